@@ -1,0 +1,84 @@
+"""The one interface of all codecs: descriptors to codes and back."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..reference import Observations, mean_descriptors
+
+
+class Codec(ABC):
+    """A fitted quantizer of D-dimensional descriptors.
+
+    Attributes:
+        name: the name under which the codec is registered and stored in a map.
+        dim: D, the dimension of the descriptors.
+        code_size: bytes of one code.
+    """
+
+    name: ClassVar[str]
+    dim: int
+    code_size: int
+
+    @classmethod
+    @abstractmethod
+    def fit(
+        cls,
+        observations: Observations,
+        code_bytes: int,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        progress: bool = False,
+        **options: Any,
+    ) -> "Codec":
+        """Fit a codec on a map's observations.
+
+        Args:
+            observations: descriptors (N, D) float16 with the point and image of each.
+            code_bytes: bytes of one code.
+            seed: the same inputs and seed give the same codec on one machine.
+            device: torch device of the codecs that train.
+            progress: show a progress bar.
+            options: of the codec; unknown ones are an error.
+
+        Raises:
+            InputError: the code size or an option is not possible for this codec.
+        """
+
+    @abstractmethod
+    def encode(self, descriptors: np.ndarray) -> np.ndarray:
+        """(N, D) descriptors to (N, code_size) uint8 codes."""
+
+    @abstractmethod
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """(N, code_size) uint8 codes to (N, D) float32, L2-normalised rows."""
+
+    def encode_points(self, observations: Observations) -> np.ndarray:
+        """One code for each point: (P, code_size) uint8.
+
+        By default the code of the normalised mean of the point's observations.
+        """
+        return self.encode(mean_descriptors(observations))
+
+    @abstractmethod
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What must be stored to decode: names to arrays (float16, int8, uint8 ...)."""
+
+    def config(self) -> dict[str, Any]:
+        """JSON-able settings that ``from_tensors`` needs beside the tensors."""
+        return {"dim": self.dim, "code_size": self.code_size}
+
+    @classmethod
+    @abstractmethod
+    def from_tensors(cls, tensors: dict[str, np.ndarray], config: dict[str, Any]) -> "Codec":
+        """The codec that ``tensors`` and ``config`` describe.
+
+        Raises:
+            InputError: shapes, dtypes or values are not those of this codec.
+        """
+
+    def stored(self) -> "Codec":
+        """This codec as it will be after a round trip through a file (float16 rounding)."""
+        return type(self).from_tensors(self.tensors(), self.config())

@@ -1,0 +1,97 @@
+"""The compressed map in memory: everything that localization needs, as arrays."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pycolmap
+
+from .codecs import Codec
+from .visibility import Visibility
+
+GRANULARITIES = ("point", "observation")
+
+
+@dataclass(frozen=True)
+class GlobalDescriptors:
+    """Global image descriptors of the database, as codes.
+
+    Attributes:
+        codec: decodes to L2-normalised rows.
+        codes: (I, codec.code_size) uint8.
+    """
+
+    codec: Codec
+    codes: np.ndarray
+
+
+@dataclass(frozen=True)
+class CompressedMap:
+    """A compressed map. Image rows are sorted by name.
+
+    Attributes:
+        image_names: names of the I database images, sorted.
+        cameras: the distinct cameras of the images.
+        camera_index: (I,) int32 into ``cameras``.
+        cam_from_world: (I, 3, 4) float64 poses [R | t].
+        xyz: (P, 3) float64 coordinates of the kept points in map units.
+        visibility: I x P, from the tracks.
+        granularity: 'point' (a code for each point) or 'observation' (one for each entry of
+            ``visibility``).
+        codec: decodes the codes.
+        codes: (P or N, codec.code_size) uint8.
+        scores: (P or N,) float32 detection scores.
+        global_descriptors: of the database images, or None.
+        metadata: JSON-able: how the map was made.
+    """
+
+    image_names: list[str]
+    cameras: list[pycolmap.Camera]
+    camera_index: np.ndarray
+    cam_from_world: np.ndarray
+    xyz: np.ndarray
+    visibility: Visibility
+    granularity: str
+    codec: Codec
+    codes: np.ndarray
+    scores: np.ndarray
+    global_descriptors: GlobalDescriptors | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_images(self) -> int:
+        return len(self.image_names)
+
+    @property
+    def num_points(self) -> int:
+        return len(self.xyz)
+
+    def code_rows(self, image: int) -> np.ndarray:
+        """Rows of ``codes`` that belong to the image's points, in the order of its points."""
+        if self.granularity == "point":
+            return self.visibility[image]
+        return np.arange(self.visibility.indptr[image], self.visibility.indptr[image + 1])
+
+    def project(self, image: int) -> tuple[np.ndarray, np.ndarray]:
+        """Projections of the image's points into it.
+
+        Returns:
+            (n, 2) float64 pixels in COLMAP's convention (subtract 0.5 for hloc's), and (n,) bool:
+            finite, in front of the camera and inside the image.
+        """
+        points = self.xyz[self.visibility[image]]
+        return project_points(
+            points, self.cameras[self.camera_index[image]], self.cam_from_world[image]
+        )
+
+
+def project_points(
+    points: np.ndarray, camera: pycolmap.Camera, cam_from_world: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Project (n, 3) world points: (n, 2) COLMAP pixels, and (n,) bool whether they are visible."""
+    in_camera = points @ cam_from_world[:, :3].T + cam_from_world[:, 3]
+    if len(points) == 0:
+        return np.zeros((0, 2)), np.zeros(0, bool)
+    xy = np.asarray(camera.img_from_cam(in_camera), np.float64)
+    inside = (xy >= 0).all(1) & (xy[:, 0] <= camera.width) & (xy[:, 1] <= camera.height)
+    return xy, np.isfinite(xy).all(1) & (in_camera[:, 2] > 0) & inside

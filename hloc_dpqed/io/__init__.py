@@ -1,0 +1,1 @@
+"""Reading and writing hloc's and COLMAP's files. No algorithm lives here."""

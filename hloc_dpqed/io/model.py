@@ -1,0 +1,150 @@
+"""COLMAP models to arrays, and back."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..reference import Observations, ReferenceMap
+from ..visibility import Visibility
+from .features import FeatureFile
+
+
+def load_reconstruction(path: Path) -> pycolmap.Reconstruction:
+    """Read a COLMAP model (binary or text).
+
+    Raises:
+        InputError: the folder holds no readable model.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder, expected a COLMAP model")
+    names = ("cameras", "images", "points3D")
+    for ending in (".bin", ".txt"):
+        if all((path / (name + ending)).is_file() for name in names):
+            break
+    else:
+        raise InputError(f"{path}: expected cameras, images and points3D as .bin or .txt")
+    try:
+        return pycolmap.Reconstruction(str(path))
+    except Exception as error:  # pycolmap raises several C++ exception types for damaged files
+        raise InputError(f"{path}: not a readable COLMAP model ({_brief(error)})") from error
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def reference_from_reconstruction(
+    reconstruction: pycolmap.Reconstruction, source: str = "the model"
+) -> ReferenceMap:
+    """Arrays of a reconstruction's registered images and of its points.
+
+    Several observations of a point in one image collapse to the one of lowest keypoint index.
+
+    Raises:
+        InputError: no registered image, two images of one name, or a point that is not finite.
+    """
+    images = [im for im in reconstruction.images.values() if im.has_pose]
+    images.sort(key=lambda im: im.name)
+    names = [im.name for im in images]
+    if not images:
+        raise InputError(f"{source}: no registered image")
+    for first, second in itertools.pairwise(names):
+        if first == second:
+            raise InputError(f"{source}: image {first!r} is registered twice")
+    points = reconstruction.points3D
+    point_ids = np.array(sorted(points.keys()), np.int64)
+    xyz = np.array([points[i].xyz for i in point_ids], np.float64).reshape(-1, 3)
+    error = np.array([points[i].error for i in point_ids], np.float32)
+    if not np.isfinite(xyz).all():
+        bad = int(point_ids[~np.isfinite(xyz).all(1)][0])
+        raise InputError(f"{source}: point {bad} has coordinates that are not finite")
+    camera_ids = sorted({im.camera_id for im in images})
+    camera_row = {camera_id: row for row, camera_id in enumerate(camera_ids)}
+
+    indptr = np.zeros(len(images) + 1, np.int64)
+    rows_all, keypoints_all = [], []
+    for i, image in enumerate(images):
+        keypoints, ids = observed_points(image)
+        rows = np.searchsorted(point_ids, ids)
+        # np.unique keeps the first of equal rows, and keypoints come in increasing order.
+        rows, first = np.unique(rows, return_index=True)
+        rows_all.append(rows.astype(np.int32))
+        keypoints_all.append(keypoints[first].astype(np.int32))
+        indptr[i + 1] = indptr[i] + len(rows)
+    visibility = Visibility(indptr, np.concatenate(rows_all), len(point_ids))
+    return ReferenceMap(
+        image_names=names,
+        image_ids=np.array([im.image_id for im in images], np.int64),
+        cameras=[reconstruction.cameras[i] for i in camera_ids],
+        camera_index=np.array([camera_row[im.camera_id] for im in images], np.int32),
+        cam_from_world=np.array([im.cam_from_world().matrix() for im in images], np.float64),
+        point_ids=point_ids,
+        xyz=xyz,
+        reprojection_error=error,
+        visibility=visibility,
+        keypoint_index=np.concatenate(keypoints_all),
+    )
+
+
+def observed_points(image: pycolmap.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoint rows with a 3D point and the ids of those points: two (n,) int64 arrays."""
+    keypoints = np.asarray(image.get_observation_point2D_idxs(), np.int64)
+    points2D = image.points2D
+    ids = np.array([points2D[i].point3D_id for i in keypoints], np.int64)
+    return keypoints, ids
+
+
+def read_reference(path: Path) -> ReferenceMap:
+    """Read the COLMAP model in folder ``path`` as arrays."""
+    return reference_from_reconstruction(load_reconstruction(path), str(path))
+
+
+def read_observations(
+    reference: ReferenceMap, features: Path, progress: bool = False
+) -> Observations:
+    """Descriptors, scores and keypoints of the map's observations, streamed image by image.
+
+    Raises:
+        InputError: an image is missing, has fewer keypoints than the model refers to, or has
+            descriptors of another dimension than the images before it.
+    """
+    visibility = reference.visibility
+    count = visibility.num_observations
+    descriptors: np.ndarray | None = None
+    scores = np.ones(count, np.float32)
+    keypoints = np.zeros((count, 2), np.float32)
+    with FeatureFile(features) as file:
+        names = tqdm(reference.image_names, desc="Reading features", disable=not progress)
+        for i, name in enumerate(names):
+            image = file.read(name)
+            rows = slice(visibility.indptr[i], visibility.indptr[i + 1])
+            index = reference.keypoint_index[rows]
+            if len(index) and index.max() >= len(image.keypoints):
+                raise InputError(
+                    f"{features}: image {name!r} has {len(image.keypoints)} keypoints but the "
+                    f"model refers to keypoint {int(index.max())}; they are out of step"
+                )
+            if descriptors is None:
+                descriptors = np.zeros((count, image.descriptors.shape[1]), np.float16)
+            if image.descriptors.shape[1] != descriptors.shape[1]:
+                raise InputError(
+                    f"{features}: image {name!r} has descriptors of "
+                    f"{image.descriptors.shape[1]} dimensions, expected {descriptors.shape[1]}"
+                )
+            descriptors[rows] = image.descriptors[index]
+            scores[rows] = image.scores[index]
+            keypoints[rows] = image.keypoints[index]
+    assert descriptors is not None  # a reference map has at least one image
+    return Observations(
+        descriptors,
+        scores,
+        keypoints,
+        visibility.indices,
+        visibility.image_of_observation(),
+        reference.num_points,
+    )

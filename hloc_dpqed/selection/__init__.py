@@ -1,0 +1,50 @@
+"""Which 3D points to keep: visibility and geometry in, sorted point rows out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .base import SelectionProblem
+from .basic import select_all, select_random, select_track_length
+from .kcover import select_kcover
+
+Selector = Callable[..., np.ndarray]
+
+SELECTORS: dict[str, Selector] = {
+    "all": select_all,
+    "random": select_random,
+    "track_length": select_track_length,
+    "kcover": select_kcover,
+}
+
+
+def select_points(
+    problem: SelectionProblem, name: str, num_points: int, *, seed: int = 0, **options: Any
+) -> np.ndarray:
+    """Rows of at most ``num_points`` points: (k,) int64, increasing.
+
+    Args:
+        problem: the map.
+        name: a key of ``SELECTORS``.
+        num_points: how many points may be kept; all are kept where the map has no more.
+        seed: of the selectors that draw at random.
+        options: of the selector.
+
+    Raises:
+        InputError: an unknown selector, or ``num_points`` below 1.
+    """
+    if name not in SELECTORS:
+        raise InputError(f"--selector {name}: unknown, expected one of {', '.join(SELECTORS)}")
+    if num_points < 1:
+        raise InputError(f"--num_points {num_points}: expected at least 1")
+    if num_points >= problem.num_points:
+        return np.arange(problem.num_points, dtype=np.int64)
+    if name == "all":
+        raise InputError(
+            f"--selector all keeps {problem.num_points} points but only {num_points} are allowed; "
+            "choose another selector, such as kcover"
+        )
+    rows = SELECTORS[name](problem, num_points, seed=seed, **options)
+    return np.sort(np.asarray(rows, np.int64))

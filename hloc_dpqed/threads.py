@@ -1,0 +1,26 @@
+"""The one place that sets threads.
+
+torch, faiss, numpy and pycolmap each bring a pool of their own; left alone they each take every
+core and, running together, slow one another down.
+"""
+
+import os
+
+import faiss
+import torch
+
+_num_threads = os.cpu_count() or 1
+
+
+def set_num_threads(count: int | None) -> int:
+    """Let torch and faiss use ``count`` threads (all cores where None); returns the number."""
+    global _num_threads
+    _num_threads = max(1, count or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(_num_threads)
+    faiss.omp_set_num_threads(_num_threads)
+    return _num_threads
+
+
+def get_num_threads() -> int:
+    """The number of threads that the package may use."""
+    return _num_threads

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+root = Path(__file__).parent
+version = (root / "hloc_dpqed/__init__.py").read_text().split('__version__ = "')[1].split('"')[0]
+
+setup(
+    name="hloc_dpqed",
+    version=version,
+    description="Small visual-localization maps for hloc: differentiable product quantization",
+    long_description=(root / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["hloc_dpqed", "hloc_dpqed.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "faiss-cpu>=1.8",
+        "h5py>=3.8",
+        "numpy>=1.24",
+        "pycolmap>=3.13",
+        "safetensors>=0.4",
+        "torch>=2.1",
+        "tqdm>=4.60",
+    ],
+    extras_require={
+        "hloc": ["hloc", "kornia", "opencv-python-headless"],
+        "plot": ["matplotlib>=3.7"],
+        "dev": [
+            "build",
+            "hypothesis",
+            "matplotlib>=3.7",
+            "mypy",
+            "nanopq",
+            "pytest",
+            "pytest-cov",
+            "pytest-xdist",
+            "ruff",
+            "scikit-learn",
+            "scipy",
+        ],
+    },
+    entry_points={"console_scripts": ["hloc-dpqed=hloc_dpqed.cli:main"]},
+)

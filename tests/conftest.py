@@ -1,0 +1,33 @@
+"""Shared fixtures: synthetic maps by pycolmap, and the real scenes where they are present."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_DATA = Path(
+    os.environ.get("HLOC_DPQED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
+)
+
+
+def scene_path(name: str) -> Path:
+    """Folder of a real scene; skips the test where it is absent."""
+    path = _DATA / name
+    if not path.is_dir():
+        pytest.skip(f"real scene {name} not found; set HLOC_DPQED_DATA to the folder of scenes")
+    return path
+
+
+@pytest.fixture(scope="session")
+def fountain() -> Path:
+    return scene_path("fountain-P11")
+
+
+@pytest.fixture(scope="session")
+def castle() -> Path:
+    return scene_path("castle-P30")
+
+
+@pytest.fixture(scope="session")
+def south_building() -> Path:
+    return scene_path("south-building")
