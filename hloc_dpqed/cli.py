@@ -1,0 +1,178 @@
+"""The console script: parses arguments, calls the stage's ``main``, prints."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import __version__
+from .errors import InputError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, exit code 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def _compress(args: dict[str, Any]) -> None:
+    from . import compress
+
+    compress.main(**args)
+
+
+def _localize(args: dict[str, Any]) -> None:
+    from . import localize
+
+    as_json = args.pop("json")
+    figures = localize.main(**args)
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        print(
+            f"localized {figures['num_localized']} of {figures['num_queries']} queries, "
+            f"{figures['mean_matches']:.0f} matches and {figures['mean_inliers']:.0f} inliers a "
+            f"query, {figures['seconds_per_query'] * 1000:.0f} ms a query"
+        )
+
+
+def _evaluate(args: dict[str, Any]) -> None:
+    from . import evaluate
+
+    as_json = args.pop("json")
+    figures = evaluate.main(**args)
+    if as_json:
+        print(json.dumps(figures))
+        return
+    print(f"localized {figures['num_localized']} of {figures['num_queries']} queries")
+    for name, unit in (("translation", "map units"), ("rotation", "degrees")):
+        median = figures[f"median_{name}"]
+        print(f"median {name} error: " + ("infinite" if median is None else f"{median:.4f} {unit}"))
+    for row in figures["recall"]:
+        print(f"recall at {row['translation']:g} / {row['rotation']:g}: {row['fraction']:.3f}")
+
+
+def _info(args: dict[str, Any]) -> None:
+    from . import info
+
+    as_json = args.pop("json")
+    figures = info.main(**args)
+    print(json.dumps(figures) if as_json else info.format_info(figures))
+
+
+def _export(args: dict[str, Any]) -> None:
+    from . import export
+
+    export.main(**args)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    from .codecs import CODECS
+    from .compressed_map import GRANULARITIES
+    from .evaluate import DEFAULT_THRESHOLDS
+    from .localize import FALLBACKS
+    from .matching.nearest_neighbor import NN_CONFS
+    from .selection import SELECTORS
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = _Parser(prog="hloc-dpqed", description="Small visual-localization maps for hloc")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, parents=[common])
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("compress", _compress, "compress an hloc map to one small file")
+    sub.add_argument("--reference_sfm", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--features", type=Path, required=True, metavar="H5")
+    sub.add_argument("--output", type=Path, required=True, metavar="MAP.dpqed")
+    sub.add_argument("--budget", metavar="SIZE", help="such as 300KB or 1MB")
+    sub.add_argument("--budget_scope", choices=("total", "codes"), default="total")
+    sub.add_argument("--num_points", type=int, metavar="N")
+    sub.add_argument("--fraction", type=float, metavar="F", help="fraction of the points to keep")
+    sub.add_argument("--selector", choices=SELECTORS, default="kcover")
+    sub.add_argument("--codec", choices=CODECS, default="dpqed")
+    sub.add_argument("--code_bytes", type=int, default=4, metavar="B")
+    sub.add_argument("--granularity", choices=GRANULARITIES, default="point")
+    sub.add_argument("--global_features", type=Path, metavar="H5")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--threads", type=_positive, metavar="N")
+    sub.add_argument("--device", default="cpu")
+    sub.add_argument("--overwrite", action="store_true")
+
+    sub = command("localize", _localize, "localize queries with a map file")
+    sub.add_argument("--map", type=Path, required=True, metavar="MAP.dpqed")
+    sub.add_argument("--queries", type=Path, required=True, metavar="TXT")
+    sub.add_argument("--features", type=Path, required=True, metavar="H5")
+    sub.add_argument("--results", type=Path, required=True, metavar="TXT")
+    sub.add_argument("--retrieval", metavar="PAIRS", help="hloc's pairs file, or 'none'")
+    sub.add_argument(
+        "--global_features", type=Path, metavar="H5", help="global descriptors of the queries"
+    )
+    sub.add_argument("--num_retrieved", type=int, default=20, metavar="K")
+    sub.add_argument("--matcher", choices=NN_CONFS, default="NN-mutual")
+    sub.add_argument("--ransac_thresh", type=float, default=12.0, metavar="PX")
+    sub.add_argument("--covisibility_clustering", action="store_true")
+    naming = sub.add_mutually_exclusive_group()
+    naming.add_argument("--prepend_camera_name", action="store_true")
+    naming.add_argument("--full_names", action="store_true")
+    sub.add_argument("--fallback", choices=FALLBACKS, default="none")
+    sub.add_argument("--logs", type=Path, metavar="JSON")
+    sub.add_argument("--threads", type=_positive, metavar="N")
+    sub.add_argument("--device", default="cpu")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--json", action="store_true")
+
+    sub = command("evaluate", _evaluate, "pose errors and recall of a result file")
+    sub.add_argument("--results", type=Path, required=True, metavar="TXT")
+    sub.add_argument("--reference", type=Path, required=True, metavar="POSES_OR_SFM")
+    sub.add_argument("--thresholds", default=DEFAULT_THRESHOLDS)
+    sub.add_argument("--queries", type=Path, metavar="TXT", help="evaluate these images only")
+    sub.add_argument("--json", action="store_true")
+
+    sub = command("info", _info, "what is in a map file, and what each part costs")
+    sub.add_argument("map", type=Path, metavar="MAP.dpqed")
+    sub.add_argument("--json", action="store_true")
+
+    sub = command("export", _export, "write a map as a COLMAP model and a feature file for hloc")
+    sub.add_argument("map", type=Path, metavar="MAP.dpqed")
+    sub.add_argument("--output", type=Path, required=True, metavar="DIR")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command: 0 on success, 2 and one line on standard error on a user's mistake."""
+    from .logger import configure_logging
+
+    parser = build_parser()
+    args = vars(parser.parse_args(argv))
+    configure_logging()
+    debug, run, name = args.pop("debug"), args.pop("run"), args.pop("command")
+    try:
+        run(args)
+    except InputError as error:
+        if debug:
+            raise
+        print(f"hloc-dpqed {name}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"hloc-dpqed {name}: interrupted, nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Pose errors and recall of a result file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+from .io.lists import read_poses
+from .io.model import read_reference
+
+DEFAULT_THRESHOLDS = "0.25/2,0.5/5,5/10"
+
+
+def main(
+    results: Path,
+    reference: Path,
+    thresholds: str = DEFAULT_THRESHOLDS,
+    queries: Path | None = None,
+) -> dict[str, Any]:
+    """Compare estimated with reference poses.
+
+    Args:
+        results: hloc's result file.
+        reference: a pose file of the same format, or a COLMAP model with the queries.
+        thresholds: ``translation/rotation`` pairs in map units and degrees.
+        queries: a text file whose first words name the queries; all reference images otherwise.
+
+    Returns:
+        The figures of ``evaluate --json``. A query without a pose counts as infinitely wrong; a
+        median over such is None.
+
+    Raises:
+        InputError: a file is missing or wrong, or the two share no name.
+    """
+    limits = parse_thresholds(thresholds)
+    truth = _reference_poses(Path(reference))
+    if queries is not None:
+        lines = (line.split() for line in Path(queries).read_text(encoding="utf-8").splitlines())
+        listed = {words[0] for words in lines if words and not words[0].startswith("#")}
+        truth = {name: pose for name, pose in truth.items() if name in listed}
+    if not truth:
+        raise InputError(f"{reference}: holds no pose of a query")
+    estimated = read_poses(results)
+    matched = match_names(truth, estimated)
+    if estimated and not matched:
+        raise InputError(f"{results}: shares no image name with {reference}")
+    errors = np.array(
+        [
+            pose_error(estimated[matched[name]], truth[name])
+            if name in matched
+            else (np.inf, np.inf)
+            for name in sorted(truth)
+        ]
+    )
+    return summarize(errors, limits)
+
+
+def _reference_poses(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_dir():
+        return read_poses(path)
+    model = read_reference(path)
+    return dict(zip(model.image_names, model.cam_from_world, strict=True))
+
+
+def match_names(truth: dict[str, Any], estimated: dict[str, Any]) -> dict[str, str]:
+    """Result name of each reference image: its full name, else its last two or last parts.
+
+    Raises:
+        InputError: two reference images would be the same result.
+    """
+    matched: dict[str, str] = {}
+    owner: dict[str, str] = {}
+    for name in truth:
+        parts = name.split("/")
+        for candidate in (name, "/".join(parts[-2:]), parts[-1]):
+            if candidate not in estimated:
+                continue
+            if candidate in owner:
+                raise InputError(
+                    f"result {candidate!r} could be {owner[candidate]!r} or {name!r}; write the "
+                    "results with --full_names"
+                )
+            matched[name], owner[candidate] = candidate, name
+            break
+    return matched
+
+
+def pose_error(estimated: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Distance of the camera centres in map units, and the angle between the rotations in degrees.
+
+    Args:
+        estimated, truth: (3, 4) float64 [R | t], camera from world.
+    """
+    rotation, true_rotation = estimated[:, :3], truth[:, :3]
+    centre = -rotation.T @ estimated[:, 3]
+    true_centre = -true_rotation.T @ truth[:, 3]
+    # The sine keeps small angles that the cosine rounds away.
+    difference = rotation @ true_rotation.T
+    sine = np.linalg.norm(difference - difference.T) / (2 * np.sqrt(2))
+    cosine = (np.trace(difference) - 1) / 2
+    angle = np.degrees(np.arctan2(sine, cosine))
+    return float(np.linalg.norm(centre - true_centre)), float(angle)
+
+
+def parse_thresholds(text: str) -> list[tuple[float, float]]:
+    """``0.25/2,0.5/5`` to pairs of map units and degrees.
+
+    Raises:
+        InputError: not such a list.
+    """
+    try:
+        limits = [tuple(float(x) for x in part.split("/")) for part in text.split(",")]
+        if not all(len(pair) == 2 and min(pair) > 0 for pair in limits):
+            raise ValueError
+    except ValueError as error:
+        raise InputError(
+            f"--thresholds {text}: expected translation/rotation pairs such as 0.25/2,0.5/5"
+        ) from error
+    return [(t, r) for t, r in limits]
+
+
+def summarize(errors: np.ndarray, limits: list[tuple[float, float]]) -> dict[str, Any]:
+    """The figures of ``evaluate --json`` from (n, 2) errors, infinite where there is no pose."""
+    localized = np.isfinite(errors[:, 0])
+    medians = [float(m) if np.isfinite(m) else None for m in np.median(errors, axis=0)]
+    return {
+        "num_queries": len(errors),
+        "num_localized": int(localized.sum()),
+        "median_translation": medians[0],
+        "median_rotation": medians[1],
+        "recall": [
+            {
+                "translation": t,
+                "rotation": r,
+                "fraction": float(np.mean((errors[:, 0] < t) & (errors[:, 1] < r))),
+            }
+            for t, r in limits
+        ],
+    }

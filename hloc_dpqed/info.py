@@ -1,0 +1,39 @@
+"""What is in a map file, and what each part costs."""
+
+from pathlib import Path
+from typing import Any
+
+from .io.sizes import format_size
+from .mapfile import map_info
+
+
+def main(map: Path) -> dict[str, Any]:
+    """The figures of ``info --json``.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    return map_info(map)
+
+
+def format_info(info: dict[str, Any]) -> str:
+    """``info`` for people: contents, bytes by section, and both totals."""
+    points = max(info["num_points"], 1)
+    lines = [
+        f"{info['num_points']} points, {info['num_images']} images, "
+        f"{info['num_observations']} observations",
+        f"codec {info['codec']}, {info['code_bytes']} bytes a code, one code for each "
+        f"{info['granularity']}, {info['distinct_codes']} distinct codes, "
+        f"{info['descriptor_dim']} dimensions",
+        "",
+        f"{'section':<28}{'bytes':>12}{'bytes a point':>16}",
+    ]
+    lines += [
+        f"{name:<28}{size:>12}{size / points:>16.2f}" for name, size in info["sections"].items()
+    ]
+    lines += [
+        "",
+        f"descriptor memory (codes only): {format_size(info['descriptor_bytes'])}",
+        f"whole file:                     {format_size(info['total_bytes'])}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,153 @@
+"""Nearest-neighbour matching of a query against many database images at once.
+
+The rules are those of hloc's ``nearest_neighbor`` matcher (ratio and distance thresholds, mutual
+check, each image on its own); what differs is the order of the work: similarities between the
+query and the union of the images' points are computed in one matrix product, then looked up for
+each image.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class NearestNeighborConf:
+    """Options of hloc's nearest-neighbour matcher."""
+
+    ratio_threshold: float | None = None
+    distance_threshold: float | None = None
+    do_mutual_check: bool = True
+
+
+NN_CONFS: dict[str, NearestNeighborConf] = {
+    "NN-mutual": NearestNeighborConf(),
+    "NN-ratio": NearestNeighborConf(ratio_threshold=0.8),
+    "NN-superpoint": NearestNeighborConf(distance_threshold=0.7),
+}
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest neighbour of each row of one set in another, and whether the tests accept it.
+
+    Attributes:
+        index: (n,) int64, -1 where the tests reject it.
+        similarity: (n,) float32 cosine similarity of the nearest neighbour.
+    """
+
+    index: torch.Tensor
+    similarity: torch.Tensor
+
+
+def nearest(similarity: torch.Tensor, dim: int, conf: NearestNeighborConf) -> Neighbours:
+    """Nearest neighbours along ``dim`` of a matrix of cosine similarities.
+
+    Ties go to the lowest index. As in hloc, the ratio test is skipped by the caller where one
+    side has a single row.
+    """
+    best, index = similarity.max(dim)
+    accept = None
+    distance = 2 * (1 - best)
+    if conf.ratio_threshold:
+        second = similarity.topk(2, dim).values.select(dim, 1)
+        accept = distance <= conf.ratio_threshold**2 * (2 * (1 - second))
+    if conf.distance_threshold:
+        close = distance <= conf.distance_threshold**2
+        accept = close if accept is None else accept & close
+    if accept is not None:
+        index = torch.where(accept, index, -1)
+    return Neighbours(index, best)
+
+
+def match_images(
+    query: torch.Tensor,
+    database: torch.Tensor,
+    rows_of_images: Sequence[torch.Tensor],
+    conf: NearestNeighborConf,
+) -> list[np.ndarray]:
+    """Match one query against several images that share descriptors.
+
+    Args:
+        query: (N, D) float32, L2-normalised.
+        database: (U, D) float32, L2-normalised, on the same device.
+        rows_of_images: for each image, (n_i,) int64 rows of ``database``, which may repeat
+            (points of equal codes share a row).
+        conf: the tests that a match must pass.
+
+    Returns:
+        For each image (k, 2) int64: query row and position within the image's rows, by query row.
+    """
+    empty = np.zeros((0, 2), np.int64)
+    if len(query) == 0 or len(database) == 0:
+        return [empty for _ in rows_of_images]
+    similarity = database @ query.T  # (U, N): an image's rows are then contiguous copies
+    query_rows = torch.arange(len(query), device=query.device)
+    if len(query) == 1:
+        conf = _without_ratio(conf)
+    # The nearest query row of a point does not depend on the image that sees it.
+    to_query = nearest(similarity, 1, conf).index
+    matches = []
+    for rows in rows_of_images:
+        if len(rows) == 0:
+            matches.append(empty)
+            continue
+        of_image = similarity[rows]
+        if len(rows) == 1:
+            forward = nearest(of_image, 0, _without_ratio(conf)).index
+            backward = nearest(of_image, 1, _without_ratio(conf)).index
+        else:
+            forward = nearest(of_image, 0, conf).index
+            backward = to_query[rows]
+        accept = forward >= 0
+        if conf.do_mutual_check:
+            accept &= backward[forward.clamp(min=0)] == query_rows
+        kept = torch.nonzero(accept).ravel()
+        matches.append(torch.stack([kept, forward[kept]], 1).cpu().numpy())
+    return matches
+
+
+def _without_ratio(conf: NearestNeighborConf) -> NearestNeighborConf:
+    """hloc skips the ratio test where one side of a pair has a single row."""
+    return dataclasses.replace(conf, ratio_threshold=None)
+
+
+def match_all(
+    query: torch.Tensor, database: torch.Tensor, conf: NearestNeighborConf, block: int = 65_536
+) -> np.ndarray:
+    """Match one query against all rows of ``database`` as if they were one image.
+
+    Works in blocks of rows, so that the matrix of similarities never exceeds ``block`` x N.
+
+    Returns:
+        (k, 2) int64 query rows and database rows, by query row.
+    """
+    count = len(query)
+    if count == 0 or len(database) == 0:
+        return np.zeros((0, 2), np.int64)
+    if min(count, len(database)) == 1:
+        conf = _without_ratio(conf)
+    backward = torch.empty(len(database), dtype=torch.int64, device=query.device)
+    best = torch.full((2, count), -torch.inf, device=query.device)
+    index = torch.full((count,), -1, dtype=torch.int64, device=query.device)
+    for start in range(0, len(database), block):
+        similarity = database[start : start + block] @ query.T
+        backward[start : start + len(similarity)] = nearest(similarity, 1, conf).index
+        values = similarity.topk(min(2, len(similarity)), 0).values
+        first = similarity.max(0)  # topk does not promise the lowest row among ties
+        better = first.values > best[0]  # an earlier block wins ties
+        index = torch.where(better, first.indices + start, index)
+        best = torch.cat([best, values]).topk(2, 0).values
+    distance = 2 * (1 - best)
+    accept = index >= 0
+    if conf.ratio_threshold:
+        accept &= distance[0] <= conf.ratio_threshold**2 * distance[1]
+    if conf.distance_threshold:
+        accept &= distance[0] <= conf.distance_threshold**2
+    if conf.do_mutual_check:
+        accept &= backward[index.clamp(min=0)] == torch.arange(count, device=query.device)
+    kept = torch.nonzero(accept).ravel()
+    return torch.stack([kept, index[kept]], 1).cpu().numpy()
