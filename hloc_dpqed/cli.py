@@ -84,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     from .matching.nearest_neighbor import NN_CONFS
     from .selection import SELECTORS
 
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = _Parser(prog="hloc-dpqed", description="Small visual-localization maps for hloc")
     parser.add_argument("--version", action="version", version=__version__)

@@ -114,9 +114,9 @@ def main(
             bar.update()
     poses: dict[str, np.ndarray] = {}
     for name, _ in query_list:
-        outcome = outcomes.get(name)
-        if outcome is not None and outcome.cam_from_world is not None:
-            poses[names[name]] = outcome.cam_from_world
+        pose = outcomes[name].cam_from_world if name in outcomes else None
+        if pose is not None:
+            poses[names[name]] = pose
         elif fallback == "closest" and retrieved is not None and retrieved.get(name):
             poses[names[name]] = compressed.cam_from_world[retrieved[name][0]]
     write_poses(results, poses)

@@ -1,0 +1,51 @@
+# make demo   renders a scene, builds a map, compresses it, localizes unseen views
+# make test   style, types, and all tests of the normal tier
+# make check  what the continuous integration runs: the tests, the oldest pycolmap, the packages
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# Each worker's libraries keep to one thread; two workers then use two cores.
+WORKERS ?= 2
+ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+OLDEST_PYCOLMAP = 3.13.0
+
+.PHONY: demo test test-full test-oldest test-packages check lint clean
+
+$(VENV)/.installed: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/hloc-dpqed demo --output outputs/demo
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' --durations=10 \
+	  --cov=hloc_dpqed --cov-branch --cov-report=term:skip-covered
+
+test-full: lint
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --durations=20
+
+# The same tests with the oldest pycolmap that is supported, put before the installed one.
+test-oldest: $(VENV)/.installed
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(VENV)/oldest pycolmap==$(OLDEST_PYCOLMAP)
+	$(ONE_THREAD) PYTHONPATH=$(VENV)/oldest $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' -q
+
+# The built packages, each installed into an empty environment.
+test-packages: $(VENV)/.installed
+	rm -rf dist && $(BIN)/python -m build --quiet --outdir dist .
+	for package in dist/*.whl dist/*.tar.gz; do \
+	  rm -rf $(VENV)/empty && $(PYTHON) -m venv $(VENV)/empty \
+	  && $(VENV)/empty/bin/pip install --quiet --constraint constraints.txt $$package \
+	  && (cd / && $(abspath $(VENV))/empty/bin/hloc-dpqed --version) || exit 1; \
+	done; rm -rf $(VENV)/empty
+
+check: test test-oldest test-packages
+
+clean:
+	rm -rf $(VENV) build dist outputs *.egg-info
