@@ -1,6 +1,7 @@
 """Small visual-localization maps for hloc: select points, quantize descriptors, localize."""
 
 import os
+from typing import TYPE_CHECKING, Any
 
 # torch and faiss each bring an OpenMP pool whose idle threads spin; where both are loaded they
 # take the cores from one another. Read when the libraries load, hence here; a user's own setting
@@ -8,3 +9,25 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .compressed_map import CompressedMap
+    from .errors import InputError
+    from .feature_store import FeatureStore
+
+__all__ = ["CompressedMap", "FeatureStore", "InputError", "__version__"]
+
+_HOMES = {
+    "CompressedMap": "compressed_map",
+    "FeatureStore": "feature_store",
+    "InputError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that ``import hloc_dpqed`` does not wait for torch and faiss."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

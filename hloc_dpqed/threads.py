@@ -4,7 +4,9 @@ torch, faiss, numpy and pycolmap each bring a pool of their own; left alone they
 core and, running together, slow one another down.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import faiss
 import torch
@@ -24,3 +26,20 @@ def set_num_threads(count: int | None) -> int:
 def get_num_threads() -> int:
     """The number of threads that the package may use."""
     return _num_threads
+
+
+@contextlib.contextmanager
+def single_threaded() -> Iterator[None]:
+    """Let torch and faiss use the calling thread only, inside the block.
+
+    A process that was forked inherits OpenMP pools whose threads do not exist in it, and hangs in
+    the first parallel region. With one thread no pool is entered.
+    """
+    torch_threads, faiss_threads = torch.get_num_threads(), faiss.omp_get_max_threads()
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(torch_threads)
+        faiss.omp_set_num_threads(faiss_threads)
