@@ -13,8 +13,8 @@ import torch
 from ..compressed_map import CompressedMap
 from ..errors import InputError
 from ..io.features import ImageFeatures
-from ..matching.nearest_neighbor import NN_CONFS, match_all, match_images
-from ..threads import get_num_threads
+from ..matching.nearest_neighbor import NN_CONFS, Matches, match_all, match_images
+from ..threads import get_num_threads, one_torch_thread
 from .pose import estimate_pose, estimation_options, query_seed
 
 
@@ -26,24 +26,54 @@ class Correspondences:
         keypoint_index: (n,) int64 rows of the query's keypoints.
         point_index: (n,) int64 rows of the map's points.
         votes: (n,) int64, how many database images gave the match.
+        similarity: (n,) float32, the highest similarity among them.
         num_matches: matches over all images, before they were collapsed.
     """
 
     keypoint_index: np.ndarray
     point_index: np.ndarray
     votes: np.ndarray
+    similarity: np.ndarray
     num_matches: int
 
     def __len__(self) -> int:
         return len(self.keypoint_index)
 
     @staticmethod
-    def collect(pairs: Sequence[np.ndarray], num_points: int) -> "Correspondences":
-        """Collapse equal (keypoint, point) pairs, each array (k, 2) int64."""
-        stacked = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
-        keys, votes = np.unique(stacked[:, 0] * num_points + stacked[:, 1], return_counts=True)
-        keypoints, points = np.divmod(keys, max(num_points, 1))
-        return Correspondences(keypoints, points, votes, len(stacked))
+    def collect(matches: Sequence[Matches], num_points: int) -> "Correspondences":
+        """Collapse equal (keypoint, point) pairs."""
+        pairs = np.concatenate([np.zeros((0, 2), np.int64), *(m.pairs for m in matches)])
+        similarity = np.concatenate([np.zeros(0, np.float32), *(m.similarity for m in matches)])
+        keys = pairs[:, 0] * num_points + pairs[:, 1]
+        order = np.lexsort((-similarity, keys))
+        keys = keys[order]
+        first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]][: len(keys)])
+        votes = np.diff(np.r_[first, len(keys)])
+        chosen = order[first]
+        return Correspondences(
+            pairs[chosen, 0], pairs[chosen, 1], votes, similarity[chosen], len(pairs)
+        )
+
+    def subset(self, rows: np.ndarray) -> "Correspondences":
+        """The matches ``rows``, increasing."""
+        return Correspondences(
+            self.keypoint_index[rows],
+            self.point_index[rows],
+            self.votes[rows],
+            self.similarity[rows],
+            self.num_matches,
+        )
+
+    def best_of_keypoints(self) -> "Correspondences":
+        """One match for each keypoint: most votes, then highest similarity, then lowest point.
+
+        A keypoint shows one point. Of the several that different images give it, the others are
+        nearly always wrong, and they double what RANSAC has to look at.
+        """
+        order = np.lexsort((self.point_index, -self.similarity, -self.votes, self.keypoint_index))
+        keypoints = self.keypoint_index[order]
+        first = np.r_[True, keypoints[1:] != keypoints[:-1]][: len(keypoints)]
+        return self.subset(np.sort(order[first]))
 
 
 @dataclass(frozen=True)
@@ -85,6 +115,7 @@ class Localizer:
         matcher: name of a matcher, as in hloc.
         ransac_thresh: pixels of the query's camera.
         covisibility_clustering: as in hloc, PnP on each co-visible group of retrieved images.
+        unique_keypoints: give PnP the best match of each keypoint only.
         config: hloc's ``estimation`` and ``refinement`` options of pycolmap.
         seed: of RANSAC, mixed with each query's name.
         device: torch device of the matching.
@@ -100,6 +131,7 @@ class Localizer:
         *,
         ransac_thresh: float = 12,
         covisibility_clustering: bool = False,
+        unique_keypoints: bool = False,
         config: dict[str, Any] | None = None,
         seed: int = 0,
         device: str = "cpu",
@@ -110,6 +142,7 @@ class Localizer:
         self.map = compressed
         self.conf = NN_CONFS[matcher]
         self.covisibility_clustering = covisibility_clustering
+        self.unique_keypoints = unique_keypoints
         self.options = estimation_options(ransac_thresh, config)
         self.seed = seed
         self.device = torch.device(device)
@@ -130,8 +163,8 @@ class Localizer:
             return self._decode(rows)
         return self._decoded[torch.from_numpy(rows).to(self.device)]
 
-    def match(self, features: ImageFeatures, retrieved: Sequence[int]) -> list[np.ndarray]:
-        """Matches with each retrieved image: (k, 2) int64 query keypoint and map point."""
+    def match(self, features: ImageFeatures, retrieved: Sequence[int]) -> list[Matches]:
+        """Matches with each retrieved image: pairs of query keypoint and map point."""
         self._check(features)
         code_rows = [self._row_of_code[self.map.code_rows(i)] for i in retrieved]
         union = np.unique(np.concatenate([np.zeros(0, np.int64), *code_rows]))
@@ -141,19 +174,19 @@ class Localizer:
         ]
         matches = match_images(query, self._descriptors(union), rows, self.conf)
         return [
-            np.stack([m[:, 0], self.map.visibility[i][m[:, 1]]], 1)
-            for i, m in zip(retrieved, matches, strict=True)
+            _with_points(m, self.map.visibility[i]) for i, m in zip(retrieved, matches, strict=True)
         ]
 
-    def match_whole_map(self, features: ImageFeatures) -> np.ndarray:
-        """Matches with all codes of the map at once: (k, 2) int64 query keypoint and point."""
+    def match_whole_map(self, features: ImageFeatures) -> Matches:
+        """Matches with all codes of the map at once: pairs of query keypoint and map point."""
         self._check(features)
         query = torch.from_numpy(features.descriptors).to(self.device)
         everything = np.arange(len(self._distinct))
         matches = match_all(query, self._descriptors(everything), self.conf)
-        rows = self._distinct[matches[:, 1]]
-        points = rows if self.map.granularity == "point" else self.map.visibility.indices[rows]
-        return np.stack([matches[:, 0], points], 1).astype(np.int64)
+        point_of_code = np.arange(self.map.num_points)
+        if self.map.granularity == "observation":
+            point_of_code = self.map.visibility.indices
+        return _with_points(matches, point_of_code[self._distinct])
 
     def _check(self, features: ImageFeatures) -> None:
         dim = features.descriptors.shape[1]
@@ -163,7 +196,7 @@ class Localizer:
                 f"descriptors of {self.map.codec.dim}"
             )
 
-    def solve(self, query: Query, matches: list[np.ndarray]) -> Localization:
+    def solve(self, query: Query, matches: list[Matches]) -> Localization:
         """Pose from the matches of each retrieved image (or of the whole map)."""
         images = [] if query.retrieved is None else list(query.retrieved)
         groups = [list(range(len(matches)))]
@@ -172,6 +205,8 @@ class Localizer:
         best: Localization | None = None
         for group in groups:
             found = Correspondences.collect([matches[k] for k in group], self.map.num_points)
+            if self.unique_keypoints:
+                found = found.best_of_keypoints()
             # hloc's keypoints have pixel centres at integers, COLMAP's at +0.5: added here, once.
             points2D = query.features.keypoints[found.keypoint_index].astype(np.float64) + 0.5
             answer = estimate_pose(
@@ -206,29 +241,36 @@ class Localizer:
         """
         return self.solve(query, self._match_query(query))
 
-    def _match_query(self, query: Query) -> list[np.ndarray]:
+    def _match_query(self, query: Query) -> list[Matches]:
         if query.retrieved is None:
             return [self.match_whole_map(query.features)]
         return self.match(query.features, query.retrieved)
 
     def localize_many(self, queries: Iterable[Query]) -> Iterator[Localization]:
-        """Localize a stream of queries, in order: poses are estimated while the next are matched.
+        """Localize a stream of queries, in order, several at a time.
 
-        At most two queries a thread are in memory.
+        Each thread takes a whole query: matching and pose estimation then keep every core busy
+        without waiting for one another. At most two queries a thread are in memory.
         """
         workers = get_num_threads()
         pending: deque[Future[Localization]] = deque()
-        with ThreadPoolExecutor(workers) as pool:
+        with one_torch_thread(), ThreadPoolExecutor(workers) as pool:
             try:
                 for query in queries:
-                    pending.append(pool.submit(self.solve, query, self._match_query(query)))
-                    if len(pending) > 2 * workers:
+                    pending.append(pool.submit(self.localize, query))
+                    if len(pending) >= 2 * workers:
                         yield pending.popleft().result()
                 while pending:
                     yield pending.popleft().result()
             finally:
                 for future in pending:
                     future.cancel()
+
+
+def _with_points(matches: Matches, points: np.ndarray) -> Matches:
+    """Matches whose positions are replaced by the map's points at these positions."""
+    pairs = np.stack([matches.pairs[:, 0], points[matches.pairs[:, 1]]], 1).astype(np.int64)
+    return Matches(pairs, matches.similarity)
 
 
 def distinct_rows(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ each image.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -63,12 +64,36 @@ def nearest(similarity: torch.Tensor, dim: int, conf: NearestNeighborConf) -> Ne
     return Neighbours(index, best)
 
 
+class Matches(NamedTuple):
+    """Matches of a query with one image (or with the whole map), by query row.
+
+    Attributes:
+        pairs: (k, 2) int64, query row and position in the image (or row of the map).
+        similarity: (k,) float32 cosine similarity.
+    """
+
+    pairs: np.ndarray
+    similarity: np.ndarray
+
+    @staticmethod
+    def of(
+        query_rows: torch.Tensor, positions: torch.Tensor, similarity: torch.Tensor
+    ) -> "Matches":
+        """From tensors of length k."""
+        pairs = torch.stack([query_rows, positions], 1)
+        return Matches(pairs.cpu().numpy(), similarity.cpu().numpy())
+
+    @staticmethod
+    def empty() -> "Matches":
+        return Matches(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))
+
+
 def match_images(
     query: torch.Tensor,
     database: torch.Tensor,
     rows_of_images: Sequence[torch.Tensor],
     conf: NearestNeighborConf,
-) -> list[np.ndarray]:
+) -> list[Matches]:
     """Match one query against several images that share descriptors.
 
     Args:
@@ -79,35 +104,61 @@ def match_images(
         conf: the tests that a match must pass.
 
     Returns:
-        For each image (k, 2) int64: query row and position within the image's rows, by query row.
+        The matches with each image.
     """
-    empty = np.zeros((0, 2), np.int64)
     if len(query) == 0 or len(database) == 0:
-        return [empty for _ in rows_of_images]
+        return [Matches.empty() for _ in rows_of_images]
     similarity = database @ query.T  # (U, N): an image's rows are then contiguous copies
-    query_rows = torch.arange(len(query), device=query.device)
     if len(query) == 1:
         conf = _without_ratio(conf)
     # The nearest query row of a point does not depend on the image that sees it.
-    to_query = nearest(similarity, 1, conf).index
+    to_query = nearest(similarity, 1, conf)
     matches = []
     for rows in rows_of_images:
         if len(rows) == 0:
-            matches.append(empty)
-            continue
-        of_image = similarity[rows]
-        if len(rows) == 1:
-            forward = nearest(of_image, 0, _without_ratio(conf)).index
-            backward = nearest(of_image, 1, _without_ratio(conf)).index
+            matches.append(Matches.empty())
+        elif conf.do_mutual_check and not conf.ratio_threshold:
+            matches.append(_mutual(similarity[rows], to_query, rows))
+        elif len(rows) == 1:
+            alone = similarity[rows]
+            without = _without_ratio(conf)
+            matches.append(_both_ways(alone, nearest(alone, 1, without).index, without))
         else:
-            forward = nearest(of_image, 0, conf).index
-            backward = to_query[rows]
-        accept = forward >= 0
-        if conf.do_mutual_check:
-            accept &= backward[forward.clamp(min=0)] == query_rows
-        kept = torch.nonzero(accept).ravel()
-        matches.append(torch.stack([kept, forward[kept]], 1).cpu().numpy())
+            matches.append(_both_ways(similarity[rows], to_query.index[rows], conf))
     return matches
+
+
+def _mutual(of_image: torch.Tensor, to_query: Neighbours, rows: torch.Tensor) -> Matches:
+    """Mutual nearest neighbours without a ratio test.
+
+    A point and its nearest query row are mutual where no other point of the image is closer to
+    that row: the maxima decide, and computing them without their positions is several times
+    faster.
+    """
+    best = of_image.amax(0)
+    nearest_row, value = to_query.index[rows], to_query.similarity[rows]
+    positions = torch.nonzero(
+        (nearest_row >= 0) & (value >= best[nearest_row.clamp(min=0)])
+    ).ravel()
+    # Positions increase, so a stable sort leaves the lowest of equal ones first.
+    query_rows, order = torch.sort(nearest_row[positions], stable=True)
+    first = torch.ones_like(query_rows, dtype=torch.bool)
+    first[1:] = query_rows[1:] != query_rows[:-1]
+    positions = positions[order[first]]
+    return Matches.of(query_rows[first], positions, value[positions])
+
+
+def _both_ways(
+    of_image: torch.Tensor, backward: torch.Tensor, conf: NearestNeighborConf
+) -> Matches:
+    """Nearest neighbours from the query to the image, and back where the check is asked for."""
+    forward = nearest(of_image, 0, conf)
+    accept = forward.index >= 0
+    if conf.do_mutual_check:
+        query_rows = torch.arange(of_image.shape[1], device=of_image.device)
+        accept &= backward[forward.index.clamp(min=0)] == query_rows
+    kept = torch.nonzero(accept).ravel()
+    return Matches.of(kept, forward.index[kept], forward.similarity[kept])
 
 
 def _without_ratio(conf: NearestNeighborConf) -> NearestNeighborConf:
@@ -117,17 +168,17 @@ def _without_ratio(conf: NearestNeighborConf) -> NearestNeighborConf:
 
 def match_all(
     query: torch.Tensor, database: torch.Tensor, conf: NearestNeighborConf, block: int = 65_536
-) -> np.ndarray:
+) -> Matches:
     """Match one query against all rows of ``database`` as if they were one image.
 
     Works in blocks of rows, so that the matrix of similarities never exceeds ``block`` x N.
 
     Returns:
-        (k, 2) int64 query rows and database rows, by query row.
+        The matches; positions are rows of ``database``.
     """
     count = len(query)
     if count == 0 or len(database) == 0:
-        return np.zeros((0, 2), np.int64)
+        return Matches.empty()
     if min(count, len(database)) == 1:
         conf = _without_ratio(conf)
     backward = torch.empty(len(database), dtype=torch.int64, device=query.device)
@@ -150,4 +201,4 @@ def match_all(
     if conf.do_mutual_check:
         accept &= backward[index.clamp(min=0)] == torch.arange(count, device=query.device)
     kept = torch.nonzero(accept).ravel()
-    return torch.stack([kept, index[kept]], 1).cpu().numpy()
+    return Matches.of(kept, index[kept], best[0][kept])
