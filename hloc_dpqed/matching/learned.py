@@ -1,0 +1,289 @@
+"""Matchers that look at two images at a time: learned ones, and AdaLAM.
+
+Each is made by ``load_matcher`` and is called with the features of a query and of a database image
+(for a map: projected keypoints, decoded descriptors, mean scores and the camera's size).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..codecs import Codec
+from ..errors import InputError
+from ..io.features import ImageFeatures
+from ..threads import get_num_threads
+from .adalam import adalam_matches
+
+# Query and database image in, (k, 2) int64 rows of the two out, by query row.
+PairMatcher = Callable[[ImageFeatures, ImageFeatures], np.ndarray]
+
+LIGHTGLUE_FEATURES = {
+    "superpoint+lightglue": "superpoint",
+    "disk+lightglue": "disk",
+    "aliked+lightglue": "aliked",
+}
+FROM_HLOC = ("superglue", "superglue-fast")
+PAIR_MATCHERS = (*FROM_HLOC, *LIGHTGLUE_FEATURES, "adalam", "xfeat+lighterglue")
+
+
+def load_matcher(name: str, weights: Path | None = None, device: str = "cpu") -> PairMatcher:
+    """A matcher of image pairs.
+
+    Args:
+        name: of ``PAIR_MATCHERS``, or ``hloc:NAME`` for hloc's own model of its configuration
+            NAME. ``superglue`` is hloc's; the ``+lightglue`` matchers and ``adalam`` are kornia's;
+            ``xfeat+lighterglue`` is an ONNX model.
+        weights: file of weights: a state dict (.pth; never unpickled beyond tensors), or the ONNX
+            model of ``xfeat+lighterglue``. Without it the matcher's library looks for its own,
+            and may try to download them.
+        device: torch device.
+
+    Raises:
+        InputError: an unknown matcher; a library, its code or its weights are missing or wrong.
+    """
+    if name.startswith("hloc:") or name in FROM_HLOC:
+        return _from_hloc(name.removeprefix("hloc:"), weights, device)
+    if name in LIGHTGLUE_FEATURES:
+        net = kornia_lightglue(LIGHTGLUE_FEATURES[name], weights)
+        return lightglue_matcher(net.eval().to(device), device)
+    if name == "adalam":
+        if weights is not None:
+            raise InputError("--matcher_weights: adalam has no weights")
+        return _adalam(device)
+    if name == "xfeat+lighterglue":
+        return _lighterglue(weights)
+    raise InputError(
+        f"--matcher {name}: unknown, expected one of {', '.join(PAIR_MATCHERS)}, or hloc:NAME"
+    )
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict from a .pth file, tensors only.
+
+    Raises:
+        InputError: no such file, or it holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"--matcher_weights {path}: no such file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for damaged files
+        brief = " ".join(str(error).split())[:160]
+        raise InputError(f"--matcher_weights {path}: not a file of weights ({brief})") from error
+    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
+        raise InputError(f"--matcher_weights {path}: expected a state dict of tensors")
+    return state
+
+
+def quantized(codec: Codec, descriptors: np.ndarray) -> np.ndarray:
+    """(N, D) descriptors as the map would store them: encoded and decoded, (N, D) float32.
+
+    For symmetric matching, where the query is quantized as the database is.
+    """
+    if len(descriptors) == 0:
+        return descriptors.astype(np.float32)
+    return codec.decode(codec.encode(np.ascontiguousarray(descriptors, np.float32)))
+
+
+def _tensors(image: ImageFeatures, device: str) -> dict[str, torch.Tensor]:
+    """An image's features as hloc's models take them, less the trailing 0 or 1 of the keys."""
+    if image.image_size is None:
+        raise InputError("the feature file has no image_size, which this matcher needs")
+    width, height = image.image_size
+    return {
+        "keypoints": torch.from_numpy(image.keypoints)[None].to(device),
+        "descriptors": torch.from_numpy(np.ascontiguousarray(image.descriptors.T))[None].to(device),
+        "scores": torch.from_numpy(image.scores)[None].to(device),
+        "image_size": torch.tensor([[float(width), float(height)]], device=device),
+        # Of the image the models read nothing but its size.
+        "image": torch.empty((1, 1, 1, 1), device=device).expand(1, 1, height, width),
+    }
+
+
+def _pairs(matches0: torch.Tensor) -> np.ndarray:
+    """(k, 2) int64 from the row of the second image for each row of the first, -1 for none."""
+    rows = matches0.detach().cpu().numpy().astype(np.int64)
+    kept = np.flatnonzero(rows >= 0)
+    return np.stack([kept, rows[kept]], 1)
+
+
+def model_matcher(model: torch.nn.Module, device: str = "cpu") -> PairMatcher:
+    """A matcher from one of hloc's models (``hloc.matchers``), or one with the same interface."""
+
+    @torch.no_grad()
+    def match(query: ImageFeatures, image: ImageFeatures) -> np.ndarray:
+        if len(query.keypoints) == 0 or len(image.keypoints) == 0:
+            return np.zeros((0, 2), np.int64)
+        data = {f"{k}0": v for k, v in _tensors(query, device).items()}
+        data |= {f"{k}1": v for k, v in _tensors(image, device).items()}
+        return _pairs(model(data)["matches0"][0])
+
+    return match
+
+
+def _from_hloc(name: str, weights: Path | None, device: str) -> PairMatcher:
+    from ..hloc_bridge import load_hloc_matcher
+
+    return model_matcher(load_hloc_matcher(name, weights, device), device)
+
+
+def kornia_lightglue(features: str, weights: Path | None = None, **conf: Any) -> torch.nn.Module:
+    """kornia's LightGlue for ``features``, with the given weights or those that kornia finds.
+
+    Raises:
+        InputError: kornia is missing, or the weights are missing or not LightGlue's.
+    """
+    try:
+        from kornia.feature import LightGlue
+    except ImportError as error:
+        raise InputError(
+            f"--matcher {features}+lightglue needs kornia: pip install kornia ({error})"
+        ) from error
+    if weights is None:
+        try:
+            return LightGlue(features, **conf)
+        except OSError as error:
+            raise InputError(
+                f"--matcher {features}+lightglue: its weights cannot be downloaded ({error}); "
+                "pass --matcher_weights"
+            ) from error
+    return lightglue_with(read_weights(weights), features, str(weights), **conf)
+
+
+def lightglue_with(
+    state: dict[str, torch.Tensor], features: str, source: str, **conf: Any
+) -> torch.nn.Module:
+    """kornia's LightGlue with the weights ``state``, in upstream's names or in kornia's own."""
+    from kornia.feature import LightGlue
+
+    own = {k: v for k, v in LightGlue.features[features].items() if k != "weights"}
+    net = LightGlue(None, **{**own, **conf})  # type: ignore[arg-type]
+    for i in range(net.conf.n_layers):
+        for kind in ("self_attn", "cross_attn"):
+            # Upstream's published files name the layers the other way round.
+            state = {
+                k.replace(f"{kind}.{i}.", f"transformers.{i}.{kind}.", 1)
+                if k.startswith(f"{kind}.{i}.")
+                else k: v
+                for k, v in state.items()
+            }
+    try:
+        missing, unexpected = net.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # a tensor of another shape
+        brief = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"--matcher_weights {source}: not {features}+lightglue's ({brief})"
+        ) from error
+    wrong = [k for k in (*missing, *unexpected) if "confidence_thresholds" not in k]
+    if wrong:
+        raise InputError(
+            f"--matcher_weights {source}: not the weights of {features}+lightglue "
+            f"({len(wrong)} tensors differ, such as {wrong[0]})"
+        )
+    return net
+
+
+def lightglue_matcher(net: torch.nn.Module, device: str = "cpu") -> PairMatcher:
+    """A matcher from a LightGlue network (kornia's or upstream's interface)."""
+
+    def side(image: ImageFeatures) -> dict[str, torch.Tensor]:
+        data = _tensors(image, device)
+        # A projection may lie half a pixel beyond the centres of the border's pixels, where
+        # kornia refuses keypoints.
+        limit = data["image_size"][:, None] - 1
+        keypoints = torch.minimum(data["keypoints"].clamp(min=0), limit)
+        return {
+            "keypoints": keypoints,
+            "descriptors": data["descriptors"].transpose(-1, -2).contiguous(),
+            "image_size": data["image_size"],
+        }
+
+    @torch.no_grad()
+    def match(query: ImageFeatures, image: ImageFeatures) -> np.ndarray:
+        if len(query.keypoints) == 0 or len(image.keypoints) == 0:
+            return np.zeros((0, 2), np.int64)
+        return _pairs(net({"image0": side(query), "image1": side(image)})["matches0"][0])
+
+    return match
+
+
+def _adalam(device: str) -> PairMatcher:
+    def side(image: ImageFeatures) -> dict[str, Any]:
+        data = _tensors(image, device)
+        return {
+            "keypoints": data["keypoints"][0],
+            "descriptors": data["descriptors"][0].T,
+            "size": image.image_size,
+        }
+
+    def match(query: ImageFeatures, image: ImageFeatures) -> np.ndarray:
+        found = adalam_matches(side(query), side(image)).cpu().numpy()
+        return found[np.argsort(found[:, 0], kind="stable")]
+
+    return match
+
+
+def normalised_keypoints(image: ImageFeatures) -> np.ndarray:
+    """(1, n, 2) float32: centred, divided by half the image's longer side."""
+    if image.image_size is None:
+        raise InputError("the feature file has no image_size, which this matcher needs")
+    size = np.array(image.image_size, np.float32)
+    return ((image.keypoints - size / 2) / (size.max() / 2))[None].astype(np.float32)
+
+
+def _lighterglue(weights: Path | None) -> PairMatcher:
+    """LighterGlue for XFeat's descriptors, an ONNX model.
+
+    Its inputs are ``kpts0``, ``kpts1`` (1, n, 2) and ``desc0``, ``desc1`` (1, n, 64) float32, its
+    outputs ``matches`` (k, 2) int64 and ``scores`` (k,).
+    """
+    if weights is None:
+        raise InputError(
+            "--matcher xfeat+lighterglue needs --matcher_weights MODEL.onnx (LighterGlue)"
+        )
+    if not Path(weights).is_file():
+        raise InputError(f"--matcher_weights {weights}: no such file")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(
+            "--matcher xfeat+lighterglue needs onnxruntime: pip install onnxruntime"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = get_num_threads()
+    try:
+        session = onnxruntime.InferenceSession(
+            str(weights), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime has its own exception types
+        brief = " ".join(str(error).split())[:160]
+        raise InputError(f"--matcher_weights {weights}: not an ONNX model ({brief})") from error
+    wanted = {"kpts0", "kpts1", "desc0", "desc1"}
+    if {x.name for x in session.get_inputs()} != wanted:
+        raise InputError(
+            f"--matcher_weights {weights}: expected inputs {', '.join(sorted(wanted))}"
+        )
+
+    def match(query: ImageFeatures, image: ImageFeatures) -> np.ndarray:
+        if len(query.keypoints) == 0 or len(image.keypoints) == 0:
+            return np.zeros((0, 2), np.int64)
+        for side in (query, image):
+            if side.descriptors.shape[1] != 64:
+                raise InputError(
+                    f"xfeat+lighterglue takes descriptors of 64 dimensions, "
+                    f"not {side.descriptors.shape[1]}"
+                )
+        feed = {
+            "kpts0": normalised_keypoints(query),
+            "kpts1": normalised_keypoints(image),
+            "desc0": np.ascontiguousarray(query.descriptors, np.float32)[None],
+            "desc1": np.ascontiguousarray(image.descriptors, np.float32)[None],
+        }
+        found = np.asarray(session.run(["matches"], feed)[0], np.int64).reshape(-1, 2)
+        return found[np.argsort(found[:, 0], kind="stable")]
+
+    return match
