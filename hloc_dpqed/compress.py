@@ -174,6 +174,7 @@ class Compressor:
         conf: how.
         global_descriptors: (I, Dg) float32 of the images, or None.
         device, progress: of the fitting.
+        codec: a fitted codec to use as it is.
     """
 
     def __init__(
@@ -184,12 +185,13 @@ class Compressor:
         global_descriptors: np.ndarray | None = None,
         device: str = "cpu",
         progress: bool = False,
+        codec: Codec | None = None,
     ):
         self.reference = reference
         self.observations = observations
         self.conf = conf
         self.problem = SelectionProblem.from_reference(reference, observations)
-        self.codec: Codec = fit_codec(
+        self.codec: Codec = codec or fit_codec(
             conf.codec,
             observations,
             conf.code_bytes,

@@ -1,0 +1,212 @@
+"""Seconds a query: ours against hloc's ``match_features`` and ``localize_sfm``, in one run.
+
+    python benchmarks/latency.py [--scenes south-building castle-P30] [--repetitions 5]
+
+Both start from the same uncompressed feature file and pairs and end with a written result file:
+NN-mutual, RANSAC threshold 4 px, hloc's other options. hloc works on its original files, and again
+on our exported map; ours on the map file with the codec ``--codec``. Start-up (imports, reading
+the model or map) is excluded on both sides. Needs hloc.
+"""
+
+import argparse
+import contextlib
+import io
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from common import RANSAC_PX, SCENES, Scene, load_scene, print_table
+
+from hloc_dpqed import evaluate, export
+from hloc_dpqed.compress import CompressConf, Compressor
+from hloc_dpqed.io.features import FeatureFile
+from hloc_dpqed.io.lists import read_pairs, read_queries, write_poses
+from hloc_dpqed.localization.localizer import Localizer, Query
+from hloc_dpqed.mapfile import read_map, write_map
+from hloc_dpqed.threads import set_num_threads
+
+
+def uncompressed_copy(features: Path, output: Path, names: list[str]) -> None:
+    """Copy the features without gzip, as hloc itself writes them, so that neither side unpacks."""
+    with h5py.File(features, "r") as source, h5py.File(output, "w", libver="latest") as target:
+        for name in names:
+            group = target.create_group(name)
+            for key, value in source[name].items():
+                group.create_dataset(key, data=value[()]).attrs.update(value.attrs)
+
+
+def run_hloc(
+    model, queries: Path, features: Path, reference: Path, pairs: Path, folder: Path
+) -> tuple[float, float]:
+    """hloc's two stages; returns the seconds of matching and of localization."""
+    from hloc import localize_sfm, match_features
+
+    matches, results = folder / "matches.h5", folder / "hloc.txt"
+    matches.unlink(missing_ok=True)
+    with contextlib.redirect_stderr(io.StringIO()):
+        start = time.perf_counter()
+        match_features.main(
+            match_features.confs["NN-mutual"],
+            pairs,
+            features,
+            matches=matches,
+            features_ref=reference,
+            overwrite=True,
+        )
+        matched = time.perf_counter()
+        localize_sfm.main(
+            model, queries, pairs, features, matches, results, ransac_thresh=RANSAC_PX
+        )
+    return matched - start, time.perf_counter() - matched
+
+
+def stream(localizer: Localizer, queries: Path, features: Path, pairs: Path):
+    """Queries as the localizer takes them, read as they are needed."""
+    row_of = {name: row for row, name in enumerate(localizer.map.image_names)}
+    retrieved = read_pairs(pairs)
+    with FeatureFile(features) as file:
+        for name, camera in read_queries(queries):
+            yield Query(name, camera, file.read(name), [row_of[r] for r in retrieved[name]])
+
+
+def run_ours(
+    localizer: Localizer, queries: Path, features: Path, pairs: Path, results: Path
+) -> float:
+    """Seconds from the feature file to the result file."""
+    start = time.perf_counter()
+    outcomes = localizer.localize_many(stream(localizer, queries, features, pairs))
+    poses = {o.name: o.cam_from_world for o in outcomes if o.cam_from_world is not None}
+    write_poses(results, poses)
+    return time.perf_counter() - start
+
+
+def run_single(localizer: Localizer, queries: list[Query]) -> tuple[list[float], list[float]]:
+    """Seconds of each query alone: matching and gathering, and the whole."""
+    matching, whole = [], []
+    for query in queries:
+        start = time.perf_counter()
+        localizer.match(query.features, query.retrieved)
+        matching.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        localizer.localize(query)
+        whole.append(time.perf_counter() - start)
+    return matching, whole
+
+
+def spread(values: list[float], scale: float = 1, digits: int = 1) -> str:
+    """Median and range."""
+    low, middle, high = (scale * f(values) for f in (min, statistics.median, max))
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def accuracy(results: Path, scene: Scene) -> str:
+    """Median translation error and recall at 0.05/1."""
+    figures = evaluate.main(results, scene.folder / "poses_gt.txt", "0.05/1")
+    return f"{figures['median_translation']:.4f} / {figures['recall'][0]['fraction']:.2f}"
+
+
+def repeat(work: Callable[[], object], times: int) -> list:
+    return [work() for _ in range(times)]
+
+
+def benchmark(name: str, args: argparse.Namespace, folder: Path) -> None:
+    """Print one scene's tables."""
+    scene = load_scene(name)
+    names = [*scene.reference.image_names, *(q.name for q in scene.queries)]
+    features, map_path = folder / "features.h5", folder / "map.dpqed"
+    uncompressed_copy(scene.features, features, names)
+    conf = CompressConf(codec=args.codec, code_bytes=args.code_bytes)
+    compressor = Compressor(scene.reference, scene.observations, conf)
+    write_map(map_path, compressor.compress(scene.reference.num_points))
+    export.main(map_path, folder / "export", progress=False)
+    queries = scene.folder / "queries.txt"
+
+    import pycolmap
+
+    rows, seconds = [], {}
+    for label, sfm, reference in (
+        ("hloc, original map", scene.sfm, features),
+        ("hloc, exported map", folder / "export/sfm", folder / "export/features.h5"),
+    ):
+        model = pycolmap.Reconstruction(str(sfm))
+        runs = repeat(
+            lambda m=model, r=reference: run_hloc(m, queries, features, r, scene.pairs, folder),
+            args.repetitions,
+        )
+        seconds[label] = [a + b for a, b in runs]
+        seconds[label + ", matching"] = [a for a, _ in runs]
+        rows.append((label, seconds[label], accuracy(folder / "hloc.txt", scene)))
+
+    loads = []
+    for _ in range(args.repetitions):
+        start = time.perf_counter()
+        compressed = read_map(map_path)
+        Localizer(compressed)
+        loads.append(time.perf_counter() - start)
+    for unique in (False, True):
+        localizer = Localizer(compressed, ransac_thresh=RANSAC_PX, unique_keypoints=unique)
+        label = "ours" + (", one match a keypoint" if unique else ", all matches")
+        results = folder / "ours.txt"
+        runs = repeat(
+            lambda loc=localizer, out=results: run_ours(loc, queries, features, scene.pairs, out),
+            args.repetitions,
+        )
+        seconds[label] = runs
+        rows.append((label, runs, accuracy(results, scene)))
+
+    count = len(scene.queries)
+    peer = seconds["hloc, original map"]
+    print(f"\n### {name}, {args.codec} {args.code_bytes} B, {count} queries, median (range)\n")
+    print_table(
+        ["", "ms a query", "hloc / this", "median error / recall at 0.05/1"],
+        [
+            [
+                label,
+                spread([t / count for t in times], 1000),
+                spread([a / b for a, b in zip(peer, times, strict=True)], digits=2),
+                measured,
+            ]
+            for label, times, measured in rows
+        ],
+    )
+    warm = list(stream(localizer, queries, features, scene.pairs))
+    singles = repeat(lambda: run_single(localizer, warm), args.repetitions)
+    matching = [sum(m) / count for m, _ in singles]
+    whole = np.concatenate([w for _, w in singles])
+    hloc_matching = [t / count for t in seconds["hloc, original map, matching"]]
+    ratio = [a / b for a, b in zip(hloc_matching, matching, strict=True)]
+    print(
+        f"\nmatching and gathering alone: ours {spread(matching, 1000)} ms a query, hloc's "
+        f"match_features {spread(hloc_matching, 1000)} ms, ratio {spread(ratio, digits=1)}\n"
+        f"one query at a time: median {1000 * np.median(whole):.1f} ms, "
+        f"95th percentile {1000 * np.percentile(whole, 95):.1f} ms\n"
+        f"loading the map: {spread(loads, 1000)} ms"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--scenes", nargs="+", choices=SCENES, default=["south-building", "castle-P30"]
+    )
+    parser.add_argument("--codec", default="dpqed")
+    parser.add_argument("--code_bytes", type=int, default=4)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--threads", type=int)
+    args = parser.parse_args()
+    threads = set_num_threads(args.threads)
+    logging.disable(logging.WARNING)
+    print(f"{threads} threads, torch {torch.__version__}")
+    for name in args.scenes:
+        with tempfile.TemporaryDirectory() as folder:
+            benchmark(name, args, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
