@@ -32,8 +32,9 @@ def get_num_threads() -> int:
 def single_threaded() -> Iterator[None]:
     """Let torch and faiss use the calling thread only, inside the block.
 
-    A process that was forked inherits OpenMP pools whose threads do not exist in it, and hangs in
-    the first parallel region. With one thread no pool is entered.
+    For work that is itself spread over threads, a whole query each. And for forked processes: they
+    inherit OpenMP pools whose threads do not exist in them, and hang in the first parallel region.
+    With one thread no pool is entered.
     """
     torch_threads, faiss_threads = torch.get_num_threads(), faiss.omp_get_max_threads()
     torch.set_num_threads(1)
@@ -43,14 +44,3 @@ def single_threaded() -> Iterator[None]:
     finally:
         torch.set_num_threads(torch_threads)
         faiss.omp_set_num_threads(faiss_threads)
-
-
-@contextlib.contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Let each caller of torch use one thread, where the work itself is spread over threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

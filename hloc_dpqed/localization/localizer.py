@@ -14,7 +14,7 @@ from ..compressed_map import CompressedMap
 from ..errors import InputError
 from ..io.features import ImageFeatures
 from ..matching.nearest_neighbor import NN_CONFS, Matches, match_all, match_images
-from ..threads import get_num_threads, one_torch_thread
+from ..threads import get_num_threads, single_threaded
 from .pose import estimate_pose, estimation_options, query_seed
 
 
@@ -254,7 +254,7 @@ class Localizer:
         """
         workers = get_num_threads()
         pending: deque[Future[Localization]] = deque()
-        with one_torch_thread(), ThreadPoolExecutor(workers) as pool:
+        with single_threaded(), ThreadPoolExecutor(workers) as pool:
             try:
                 for query in queries:
                     pending.append(pool.submit(self.localize, query))
