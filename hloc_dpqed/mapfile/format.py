@@ -1,88 +1,294 @@
-"""Reader and writer of the map file, a safetensors container (docs/format.md)."""
+"""Reader and writer of the map file (docs/format.md)."""
 
-import json
+import math
+import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycolmap
-import safetensors
-import safetensors.numpy
 
-from ..codecs import load_codec
-from ..compressed_map import CompressedMap, GlobalDescriptors
+from ..codecs import CODECS, Codec
+from ..compressed_map import GRANULARITIES, CompressedMap, GlobalDescriptors
 from ..errors import InputError
 from ..io.atomic import write_bytes
 from ..visibility import Visibility
+from .arrays import DTYPES, decode_arrays, dtype_name, encode_arrays
+from .container import pack, unpack
+from .points import (
+    Grid,
+    canonical_order,
+    cells_of_morton,
+    choose_grid,
+    decode_points,
+    encode_points,
+    morton,
+)
+from .poses import PoseGrid, decode_poses, encode_poses
+from .rans import DamagedStream, Player, Recorder
+from .text import decode_cameras, decode_names, encode_cameras, encode_names
+from .tracks import MAX_NEIGHBOURS, decode_tracks, encode_tracks
 
-FORMAT_VERSION = 0
+FORMAT_VERSION = 1
+REQUIRED = ("codec", "codes", "cameras", "names", "points", "poses", "visibility")
+OPTIONAL = ("global.codec", "global.codes", "padding", "scores")
+KNOWN = (*REQUIRED, *OPTIONAL, "order")
+SCORE_LEVELS = 16
+MAX_EXPANSION = 1024  # decoded bytes for each byte of the file
 
 
-def write_map(path: Path, compressed: CompressedMap) -> None:
-    """Write ``compressed`` to ``path`` atomically."""
-    write_bytes(path, to_bytes(compressed))
+def write_map(
+    path: Path,
+    compressed: CompressedMap,
+    *,
+    xyz_error: float | None = None,
+    score_levels: int = SCORE_LEVELS,
+) -> None:
+    """Write ``compressed`` to ``path`` atomically; see ``to_bytes``."""
+    write_bytes(path, to_bytes(compressed, xyz_error=xyz_error, score_levels=score_levels))
 
 
-def to_bytes(compressed: CompressedMap) -> bytes:
-    """The bytes of the map file; the same map gives the same bytes."""
-    low, high = bounding_box(compressed.xyz)
-    steps = np.round((compressed.xyz - low) / np.maximum(high - low, 1e-300) * 65535)
-    tensors = {
-        "codes": compressed.codes,
-        "xyz": steps.astype(np.uint16),
-        "scores": np.round(np.clip(compressed.scores, 0, 1) * 255).astype(np.uint8),
-        "visibility.indptr": compressed.visibility.indptr.astype(np.uint32),
-        "visibility.indices": compressed.visibility.indices.astype(np.uint32),
-        "poses": compressed.cam_from_world,
-        "camera_index": compressed.camera_index,
-    }
-    tensors |= {f"codec.{k}": v for k, v in compressed.codec.tensors().items()}
-    header: dict[str, Any] = {
+def to_bytes(
+    compressed: CompressedMap,
+    *,
+    xyz_error: float | None = None,
+    score_levels: int = SCORE_LEVELS,
+) -> bytes:
+    """The bytes of the map file; the same map gives the same bytes.
+
+    Args:
+        compressed: the map. In the order of ``canonical_order`` its points need no permutation.
+        xyz_error: greatest error of a point's coordinates in map units; None: a quarter of a
+            pixel at the distance of the nearest observing camera (``choose_grid``).
+        score_levels: levels of the detection scores, 2 to 64; 0 leaves them out, they then read
+            as 1.
+
+    Raises:
+        InputError: the map cannot be stored, one line why.
+    """
+    _check(compressed, score_levels)
+    num_points, num_images = compressed.num_points, compressed.num_images
+    grid = choose_grid(compressed, xyz_error)
+    cells = grid.cells(compressed.xyz)
+    numbers = morton(cells)
+    order = np.argsort(numbers, kind="stable")
+    sections: dict[str, bytes] = {}
+    visibility = compressed.visibility
+    if (order != np.arange(num_points)).any():
+        sections["order"] = encode_arrays([order.astype(_order_dtype(num_points))])
+        visibility = renumber(visibility, np.argsort(order))
+    sections["points"] = encode_points(numbers[order])
+    sections["visibility"], neighbours = encode_tracks(visibility, cells[order])
+    sections["poses"], pose_grid, pose_error = encode_poses(compressed)
+    sections["names"] = encode_names(compressed.image_names)
+    sections["cameras"] = encode_cameras(compressed.cameras, compressed.camera_index.tolist())
+    sections["codes"] = encode_arrays([compressed.codes])
+    sections["codec"], codec_spec = _encode_codec(compressed.codec)
+    metadata: dict[str, Any] = {
+        "codec": codec_spec,
+        "codes": list(compressed.codes.shape),
+        "counts": [num_images, num_points, visibility.num_observations],
         "format_version": FORMAT_VERSION,
         "granularity": compressed.granularity,
-        "codec": {"name": compressed.codec.name, "config": compressed.codec.config()},
-        "bounding_box": [low.tolist(), high.tolist()],
-        "image_names": compressed.image_names,
-        "cameras": [
-            [c.model.name, c.width, c.height, [float(p) for p in c.params]]
-            for c in compressed.cameras
-        ],
         "made": compressed.metadata,
+        "points": {
+            "core": grid.core,
+            "origin": grid.origin.tolist(),
+            "xyz_error": grid.xyz_error,
+        },
+        "poses": {
+            "centre_step": pose_grid.centre_step,
+            "pixel_error": float(f"{pose_error:.3g}"),
+            "rotation_step": pose_grid.rotation_step,
+        },
+        "visibility": {"neighbours": neighbours},
     }
+    if score_levels:
+        sections["scores"], metadata["scores"] = _encode_scores(compressed.scores, score_levels)
     if compressed.global_descriptors is not None:
-        codec = compressed.global_descriptors.codec
-        tensors["global.codes"] = compressed.global_descriptors.codes
-        tensors |= {f"global_codec.{k}": v for k, v in codec.tensors().items()}
-        header["global_codec"] = {"name": codec.name, "config": codec.config()}
-    tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    return safetensors.numpy.save(
-        tensors, metadata={"hloc_dpqed": json.dumps(header, sort_keys=True)}
+        codes = np.asarray(compressed.global_descriptors.codes, np.uint8)
+        sections["global.codes"] = encode_arrays([codes])
+        sections["global.codec"], spec = _encode_codec(compressed.global_descriptors.codec)
+        metadata["global"] = {"codec": spec, "codes": list(codes.shape)}
+    data = pack(sections, list(OPTIONAL), metadata)
+    least = -(-_decoded_bytes(metadata) // MAX_EXPANSION)
+    if len(data) < least:  # a map that compresses like this is no real one
+        sections["padding"] = bytes(least - len(data))
+        data = pack(sections, list(OPTIONAL), metadata)
+    return data
+
+
+def canonical_map(compressed: CompressedMap, xyz_error: float | None = None) -> CompressedMap:
+    """The same map with its points in the order in which the file is smallest.
+
+    Pass the same ``xyz_error`` to the writer.
+    """
+    order = canonical_order(compressed, xyz_error)
+    new_row = np.argsort(order)
+    old = compressed.visibility
+    visibility = renumber(old, new_row)
+    rows = order
+    if compressed.granularity == "observation":
+        image = old.image_of_observation().astype(np.int64)
+        rows = np.argsort(image * max(old.num_points, 1) + new_row[old.indices], kind="stable")
+    return replace(
+        compressed,
+        xyz=compressed.xyz[order],
+        visibility=visibility,
+        codes=compressed.codes[rows],
+        scores=compressed.scores[rows],
     )
 
 
-def bounding_box(xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest coordinates of (P, 3) points; zeros where there is no point."""
-    if len(xyz) == 0:
-        return np.zeros(3), np.zeros(3)
-    return xyz.min(0), xyz.max(0)
+def renumber(visibility: Visibility, new_row: np.ndarray) -> Visibility:
+    """The matrix with column ``j`` moved to ``new_row[j]``, a permutation."""
+    base = max(visibility.num_points, 1)
+    image = visibility.image_of_observation().astype(np.int64)
+    keys = np.sort(image * base + new_row[visibility.indices])
+    return Visibility(visibility.indptr, (keys % base).astype(np.int32), visibility.num_points)
 
 
-def _load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _check(compressed: CompressedMap, score_levels: int) -> None:
+    """Refuse what cannot be stored or would not read back the same."""
+    visibility = compressed.visibility
+    images, points = compressed.num_images, compressed.num_points
+    if compressed.granularity not in GRANULARITIES:
+        raise InputError(f"granularity {compressed.granularity!r}: expected one of {GRANULARITIES}")
+    rows = points if compressed.granularity == "point" else visibility.num_observations
+    expected = {
+        "cam_from_world": (compressed.cam_from_world, (images, 3, 4)),
+        "camera_index": (compressed.camera_index, (images,)),
+        "xyz": (compressed.xyz, (points, 3)),
+        "codes": (compressed.codes, (rows, compressed.codec.code_size)),
+        "scores": (compressed.scores, (rows,)),
+        "visibility.indptr": (visibility.indptr, (images + 1,)),
+    }
+    if compressed.global_descriptors is not None:
+        size = compressed.global_descriptors.codec.code_size
+        expected["global codes"] = (compressed.global_descriptors.codes, (images, size))
+    for name, (array, shape) in expected.items():
+        if np.shape(array) != shape:
+            raise InputError(f"the map's {name} have shape {np.shape(array)}, expected {shape}")
+    if compressed.codes.dtype != np.uint8:
+        raise InputError(f"the map's codes are {compressed.codes.dtype}, expected uint8")
+    if visibility.num_points != points:
+        raise InputError(f"the map's visibility is of {visibility.num_points} points, not {points}")
+    index = visibility.indices
+    if len(index) and (index.min() < 0 or index.max() >= points):
+        raise InputError("the map's visibility refers to a point that does not exist")
+    steps = np.diff(index.astype(np.int64) + visibility.image_of_observation() * np.int64(points))
+    if (steps <= 0).any():
+        raise InputError("the map's visibility is not increasing within each image")
+    if not np.isfinite(compressed.scores).all():
+        raise InputError("the map's scores are not finite")
+    if score_levels and not 2 <= score_levels <= 64:
+        raise InputError(f"score_levels {score_levels}: expected 0, or 2 to 64")
+    cameras = compressed.camera_index
+    if images and (cameras.min() < 0 or cameras.max() >= len(compressed.cameras)):
+        raise InputError("the map's camera_index refers to a camera that does not exist")
+
+
+def _order_dtype(num_points: int) -> np.dtype:
+    return DTYPES["U16" if num_points <= 1 << 16 else "U32"]
+
+
+def _encode_codec(codec: Codec) -> tuple[bytes, dict[str, Any]]:
+    tensors = sorted(codec.tensors().items())
+    for name, tensor in tensors:
+        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+            raise InputError(f"the codec's {name} are not finite")
+    specs = {name: [dtype_name(tensor), list(tensor.shape)] for name, tensor in tensors}
+    spec = {"config": codec.config(), "name": codec.name, "tensors": specs}
+    return encode_arrays([tensor for _, tensor in tensors]), spec
+
+
+def _decode_codec(data: bytes, spec: dict[str, Any]) -> Codec:
+    name = spec["name"]
+    if name not in CODECS:
+        known = ", ".join(CODECS)
+        raise InputError(f"codec {str(name)[:40]!r} is unknown to this version, it knows {known}")
+    names = sorted(spec["tensors"])
+    arrays = decode_arrays(data, [_spec(*spec["tensors"][n]) for n in names])
+    for n, array in zip(names, arrays, strict=True):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"the codec's {n[:40]} are not finite")
+    return CODECS[name].from_tensors(dict(zip(names, arrays, strict=True)), spec["config"])
+
+
+def _spec(kind: str, shape: list[int]) -> tuple[str, tuple[int, ...]]:
+    if kind not in DTYPES or not all(type(n) is int and n >= 0 for n in shape):
+        raise DamagedStream("an array has an impossible dtype or shape")
+    return kind, tuple(shape)
+
+
+def _encode_scores(scores: np.ndarray, levels: int) -> tuple[bytes, dict[str, Any]]:
+    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (1.0, 1.0)
+    scale = "log" if low > 0 else "linear"
+    spec = {"high": high, "levels": levels, "low": low, "scale": scale}
+    x = np.asarray(scores, np.float64)
+    if high == low:
+        x = np.zeros(len(x))
+    elif scale == "log":
+        x = np.log(x / low) / math.log(high / low)
+    else:
+        x = (x - low) / (high - low)
+    recorder = Recorder(symbol_contexts=1)
+    values = np.clip(np.rint(x * (levels - 1)), 0, levels - 1).astype(np.int64)
+    recorder.symbols(np.zeros(len(values), np.int64), values)
+    return recorder.finish(), spec
+
+
+def _decode_scores(data: bytes, count: int, spec: dict[str, Any]) -> np.ndarray:
+    player = Player(data, symbol_contexts=1)
+    share = player.symbols(np.zeros(count, np.int64)) / (spec["levels"] - 1)
+    player.finish()
+    low, high = float(spec["low"]), float(spec["high"])
+    if spec["scale"] == "log":
+        return (low * (high / low) ** share).astype(np.float32)
+    return (low + (high - low) * share).astype(np.float32)
+
+
+def _decoded_bytes(metadata: dict[str, Any]) -> int:
+    """Bytes of the arrays that the metadata announce."""
+    images, points, observations = metadata["counts"]
+    total = 64 * images + 32 * points + 8 * observations
+    shapes = [("U8", metadata["codes"]), *metadata["codec"]["tensors"].values()]
+    if "global" in metadata:
+        shapes.append(("U8", metadata["global"]["codes"]))
+        shapes.extend(metadata["global"]["codec"]["tensors"].values())
+    for kind, shape in shapes:
+        kind, dims = _spec(kind, shape)
+        total += math.prod(dims) * DTYPES[kind].itemsize
+    return total
+
+
+def _load(path: Path) -> tuple[dict[str, Any], dict[str, bytes], int]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a map file")
     try:
-        with safetensors.safe_open(str(path), framework="numpy") as file:
-            header = json.loads(file.metadata()["hloc_dpqed"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path}: not a map file of hloc_dpqed ({error})") from error
-    return header, tensors
-
-
-def _codec(spec: dict[str, Any], tensors: dict[str, np.ndarray], prefix: str):
-    own = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-    return load_codec(spec["name"], own, spec["config"])
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    metadata, sections = unpack(data, path)
+    version, optional = metadata.get("format_version"), metadata.get("optional")
+    if type(version) is not int or version < 1 or not isinstance(optional, list):
+        raise InputError(f"{path}: its format version is not one of a map file")
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{path}: has format version {version}, this version of hloc_dpqed reads up to "
+            f"{FORMAT_VERSION}; upgrade it"
+        )
+    for name in sections:
+        if name not in KNOWN and name not in optional:
+            raise InputError(
+                f"{path}: needs section {name[:40]!r}, which this version of hloc_dpqed does not "
+                "know; upgrade it"
+            )
+    for name in REQUIRED:
+        if name not in sections:
+            raise InputError(f"{path}: section {name!r} is missing")
+    return metadata, sections, len(data)
 
 
 def read_map(path: Path) -> CompressedMap:
@@ -91,49 +297,111 @@ def read_map(path: Path) -> CompressedMap:
     Raises:
         InputError: the file is missing, damaged, or of a newer format.
     """
-    header, tensors = _load(path)
-    low, high = np.array(header["bounding_box"])
+    metadata, sections, size = _load(path)
+    try:
+        return _decode(metadata, sections, size)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (
+        ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, MemoryError,
+        RecursionError, RuntimeError, AssertionError, zlib.error,
+    ) as error:  # fmt: skip
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path}: damaged ({reason})") from error
+
+
+def _decode(metadata: dict[str, Any], sections: dict[str, bytes], size: int) -> CompressedMap:
+    counts = metadata["counts"]
+    if len(counts) != 3 or not all(type(n) is int and 0 <= n < 1 << 31 for n in counts):
+        raise DamagedStream("its counts are impossible")
+    limit = MAX_EXPANSION * size
+    if _decoded_bytes(metadata) > limit:
+        raise DamagedStream("it announces more data than a file of this size holds")
+    images, points, observations = counts
+    granularity = metadata["granularity"]
+    if granularity not in GRANULARITIES:
+        raise DamagedStream("its granularity is unknown")
+    rows = points if granularity == "point" else observations
+
+    spec = metadata["points"]
+    origin, error, core = np.array(spec["origin"], np.float64), spec["xyz_error"], spec["core"]
+    if origin.shape != (3,) or not np.isfinite(origin).all() or not _positive(error):
+        raise DamagedStream("its grid of points is impossible")
+    if type(core) is not int or not 4 <= core <= 19:
+        raise DamagedStream("its grid of points is impossible")
+    numbers = decode_points(sections["points"], points)
+    cells = cells_of_morton(numbers)
+    xyz = Grid(origin, error, core).coordinates(cells)
+    neighbours = metadata["visibility"]["neighbours"]
+    if type(neighbours) is not int or not 1 <= neighbours <= MAX_NEIGHBOURS:
+        raise DamagedStream("its number of neighbours is impossible")
+    visibility = decode_tracks(sections["visibility"], cells, images, observations, neighbours)
+    if "order" in sections:
+        kind = "U16" if points <= 1 << 16 else "U32"
+        order = decode_arrays(sections["order"], [(kind, (points,))])[0].astype(np.int64)
+        if (np.sort(order) != np.arange(points)).any():
+            raise DamagedStream("its order of points is no permutation")
+        xyz = xyz[np.argsort(order)]
+        visibility = renumber(visibility, order)
+
+    spec = metadata["poses"]
+    if not _positive(spec["rotation_step"]) or not _positive(spec["centre_step"]):
+        raise DamagedStream("its grid of poses is impossible")
+    pose_grid = PoseGrid(spec["rotation_step"], spec["centre_step"])
+    cameras, camera_index = decode_cameras(sections["cameras"], images, limit)
+    codec = _decode_codec(sections["codec"], metadata["codec"])
+    if metadata["codes"] != [rows, codec.code_size]:
+        raise DamagedStream("its codes are not those of its codec")
+    scores = np.ones(rows, np.float32)
+    if "scores" in sections:
+        scores = _decode_scores(sections["scores"], rows, metadata["scores"])
     global_descriptors = None
-    if "global_codec" in header:
-        codec = _codec(header["global_codec"], tensors, "global_codec.")
-        global_descriptors = GlobalDescriptors(codec, tensors["global.codes"])
+    if "global.codes" in sections:
+        spec = metadata["global"]
+        global_codec = _decode_codec(sections["global.codec"], spec["codec"])
+        if spec["codes"] != [images, global_codec.code_size]:
+            raise DamagedStream("its global codes are not those of their codec")
+        global_codes = decode_arrays(sections["global.codes"], [_spec("U8", spec["codes"])])[0]
+        global_descriptors = GlobalDescriptors(global_codec, global_codes)
     return CompressedMap(
-        image_names=header["image_names"],
-        cameras=[
-            pycolmap.Camera(model=m, width=w, height=h, params=p)
-            for m, w, h, p in header["cameras"]
-        ],
-        camera_index=tensors["camera_index"],
-        cam_from_world=tensors["poses"],
-        xyz=low + tensors["xyz"] / 65535 * (high - low),
-        visibility=Visibility(
-            tensors["visibility.indptr"].astype(np.int64),
-            tensors["visibility.indices"].astype(np.int32),
-            len(tensors["xyz"]),
-        ),
-        granularity=header["granularity"],
-        codec=_codec(header["codec"], tensors, "codec."),
-        codes=tensors["codes"],
-        scores=tensors["scores"].astype(np.float32) / 255,
+        image_names=decode_names(sections["names"], images, limit),
+        cameras=cameras,
+        camera_index=np.array(camera_index, np.int32),
+        cam_from_world=decode_poses(sections["poses"], images, pose_grid),
+        xyz=xyz,
+        visibility=visibility,
+        granularity=granularity,
+        codec=codec,
+        codes=decode_arrays(sections["codes"], [_spec("U8", metadata["codes"])])[0],
+        scores=scores,
         global_descriptors=global_descriptors,
-        metadata=header["made"],
+        metadata=metadata["made"],
     )
 
 
+def _positive(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value > 0
+
+
 def section_bytes(path: Path) -> dict[str, int]:
-    """Bytes of each section of the file; they add up to the file's size."""
-    _, tensors = _load(path)
-    sizes = {name: tensor.nbytes for name, tensor in sorted(tensors.items())}
-    sizes["header"] = Path(path).stat().st_size - sum(sizes.values())
+    """Bytes of each section of the file; they add up to the file's size.
+
+    ``header`` is all that is no section: the container, the metadata and the hashes.
+    """
+    _, sections, size = _load(path)
+    sizes = {name: len(data) for name, data in sorted(sections.items())}
+    sizes["header"] = size - sum(sizes.values())
     return sizes
 
 
 def map_info(path: Path) -> dict[str, Any]:
     """What ``hloc-dpqed info --json`` prints."""
+    metadata, _, _ = _load(path)
     compressed = read_map(path)
     sections = section_bytes(path)
+    total = sum(sections.values())
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": metadata["format_version"],
         "num_points": compressed.num_points,
         "num_images": compressed.num_images,
         "num_observations": compressed.visibility.num_observations,
@@ -143,7 +411,10 @@ def map_info(path: Path) -> dict[str, Any]:
         "granularity": compressed.granularity,
         "sections": sections,
         "descriptor_bytes": sections["codes"],
-        "codec_bytes": sum(v for k, v in sections.items() if k.startswith("codec.")),
-        "total_bytes": sum(sections.values()),
+        "codec_bytes": sections["codec"],
+        "total_bytes": total,
         "distinct_codes": len(np.unique(compressed.codes, axis=0)),
+        "xyz_error": metadata["points"]["xyz_error"],
+        "pose_pixel_error": metadata["poses"]["pixel_error"],
+        "made": compressed.metadata,
     }

@@ -1,0 +1,176 @@
+"""Camera poses on a grid as fine as the images' projections need (source: ours)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..compressed_map import CompressedMap
+from ..errors import InputError
+from .rans import Coder, DamagedStream, Player, Recorder, code_integers
+
+POSE_PIXELS = 0.05  # how far the poses' rounding may move a projection
+MAX_HALVINGS = 16
+
+
+@dataclass(frozen=True)
+class PoseGrid:
+    """Steps of the stored numbers.
+
+    Attributes:
+        rotation_step: of the components of unit quaternions.
+        centre_step: of camera centres, in map units.
+    """
+
+    rotation_step: float
+    centre_step: float
+
+
+def quaternions(rotations: np.ndarray) -> np.ndarray:
+    """(I, 3, 3) rotations to (I, 4) unit quaternions (w, x, y, z) with largest component > 0."""
+    r = rotations
+    diagonal = np.stack([r[:, 0, 0], r[:, 1, 1], r[:, 2, 2]], 1)
+    # Four times the square of each component; starting from the largest is stable.
+    squares = 1 + np.stack(
+        [diagonal @ s for s in ([1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1])], 1
+    )
+    largest = squares.argmax(1)
+    products = np.empty((len(r), 4, 4))
+    products[:, np.arange(4), np.arange(4)] = squares
+    x, y, z = r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]
+    for i, j, value in (
+        (0, 1, x),
+        (0, 2, y),
+        (0, 3, z),
+        (1, 2, r[:, 0, 1] + r[:, 1, 0]),
+        (1, 3, r[:, 0, 2] + r[:, 2, 0]),
+        (2, 3, r[:, 1, 2] + r[:, 2, 1]),
+    ):
+        products[:, i, j] = products[:, j, i] = value
+    q = products[np.arange(len(r)), largest]
+    return q / np.linalg.norm(q, axis=1, keepdims=True)
+
+
+def rotation_matrices(q: np.ndarray) -> np.ndarray:
+    """(I, 4) unit quaternions (w, x, y, z) to (I, 3, 3) rotations."""
+    w, x, y, z = q.T
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, 1) for row in rows], 1)
+
+
+def quantize_poses(poses: np.ndarray, grid: PoseGrid) -> tuple[np.ndarray, np.ndarray]:
+    """(I, 3, 4) poses to the largest quaternion component (I,) and (I, 6) int64 numbers."""
+    q = quaternions(poses[:, :, :3])
+    largest = np.abs(q).argmax(1)
+    others = q[np.arange(4) != largest[:, None]].reshape(-1, 3)
+    centres = -np.einsum("nji,nj->ni", poses[:, :, :3], poses[:, :, 3])
+    numbers = np.concatenate([others / grid.rotation_step, centres / grid.centre_step], 1)
+    if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0) > 2.0**52:
+        raise InputError("an image's pose is not finite or too far away to be stored")
+    return largest, np.rint(numbers).astype(np.int64)
+
+
+def restore_poses(largest: np.ndarray, numbers: np.ndarray, grid: PoseGrid) -> np.ndarray:
+    """The inverse of ``quantize_poses``: (I, 3, 4) float64."""
+    others = numbers[:, :3] * grid.rotation_step
+    squares = others[:, 0] ** 2 + others[:, 1] ** 2 + others[:, 2] ** 2
+    if (squares >= 1).any():
+        raise DamagedStream("a pose is not a rotation")
+    q = np.empty((len(numbers), 4))
+    slots = np.arange(4) != largest[:, None]
+    q[slots] = others.ravel()
+    q[~slots] = np.sqrt(1 - squares)
+    rotations = rotation_matrices(q)
+    centres = numbers[:, 3:] * grid.centre_step
+    translations = -np.einsum("nij,nj->ni", rotations, centres)
+    return np.concatenate([rotations, translations[:, :, None]], 2)
+
+
+def encode_poses(compressed: CompressedMap) -> tuple[bytes, PoseGrid, float]:
+    """A stream of the poses, their grid, and how far in pixels it moves a projection.
+
+    The grid is refined until no point moves by more than ``POSE_PIXELS`` in an image that sees
+    it. Points behind a camera or projected to no finite pixel are left out.
+
+    Raises:
+        InputError: a pose is not a rotation and a translation.
+    """
+    poses = compressed.cam_from_world
+    rotations = poses[:, :, :3]
+    product = np.einsum("nij,nkj->nik", rotations, rotations)
+    if not np.isfinite(poses).all() or np.abs(product - np.eye(3)).max(initial=0) > 1e-5:
+        raise InputError("an image's pose is not a rotation and a translation")
+    focal = max((camera.mean_focal_length() for camera in compressed.cameras), default=1.0)
+    visibility = compressed.visibility
+    image = visibility.image_of_observation()
+    points = compressed.xyz[visibility.indices]
+    depth = (poses[image, 2, :3] * points).sum(1) + poses[image, 2, 3]
+    depth = depth[depth > 0]
+    near = float(np.percentile(depth, 5)) if len(depth) else 1.0
+    step = 2.0 ** np.floor(np.log2(POSE_PIXELS / max(focal, 1.0)))
+    grid = PoseGrid(step, step * 2.0 ** np.floor(np.log2(near)))
+    before = _projections(compressed, poses)
+    for _ in range(MAX_HALVINGS):
+        largest, numbers = quantize_poses(poses, grid)
+        moved = _projections(compressed, restore_poses(largest, numbers, grid)) - before
+        shift = float(np.nanmax(np.hypot(moved[:, 0], moved[:, 1]), initial=0))
+        if shift <= POSE_PIXELS:
+            break
+        grid = PoseGrid(grid.rotation_step / 2, grid.centre_step / 2)
+    recorder = Recorder(symbol_contexts=3)
+    _code(recorder, len(poses), largest, numbers)
+    return recorder.finish(), grid, shift
+
+
+def _projections(compressed: CompressedMap, poses: np.ndarray) -> np.ndarray:
+    """(N, 2) projections of all observations, NaN behind the camera or where not finite."""
+    result = np.full((compressed.visibility.num_observations, 2), np.nan)
+    for i in range(len(poses)):
+        rows = compressed.visibility[i]
+        if len(rows) == 0:
+            continue
+        local = compressed.xyz[rows] @ poses[i, :, :3].T + poses[i, :, 3]
+        camera = compressed.cameras[compressed.camera_index[i]]
+        xy = np.array(camera.img_from_cam(local), np.float64)
+        xy[(local[:, 2] <= 0) | ~np.isfinite(xy).all(1)] = np.nan
+        result[compressed.visibility.indptr[i] : compressed.visibility.indptr[i + 1]] = xy
+    return result
+
+
+def decode_poses(data: bytes, count: int, grid: PoseGrid) -> np.ndarray:
+    """The (I, 3, 4) poses of a stream."""
+    player = Player(data, symbol_contexts=3)
+    largest, numbers = _code(player, count)
+    player.finish()
+    return restore_poses(largest, numbers, grid)
+
+
+def _code(
+    coder: Coder,
+    count: int,
+    largest: np.ndarray | None = None,
+    numbers: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Code differences from the image before; a quaternion only from one of the same kind."""
+    largest = coder.symbols(np.zeros(count, np.int64), largest)
+    if largest.max(initial=0) > 3:
+        raise DamagedStream("a pose is not a rotation")
+    fresh = np.ones(count, bool)
+    fresh[1:] = largest[1:] != largest[:-1]
+    values = None
+    if numbers is not None:
+        steps = np.diff(numbers, axis=0, prepend=np.zeros((1, 6), np.int64))
+        steps[fresh, :3] = numbers[fresh, :3]
+        values = (np.abs(steps) * 2 - (steps < 0)).ravel()  # 0, -1, 1, -2 ... as 0, 1, 2, 3 ...
+    context = np.tile([1, 1, 1, 2, 2, 2], count)
+    values = code_integers(coder, context, values).reshape(-1, 6)
+    steps = np.where(values & 1, -((values + 1) >> 1), values >> 1)
+    totals = np.cumsum(steps, 0)
+    if count:
+        # A fresh quaternion starts the sum again.
+        first = np.maximum.accumulate(np.where(fresh, np.arange(count), 0))
+        totals[:, :3] -= (totals - steps)[first, :3]
+    return largest, totals

@@ -1,0 +1,280 @@
+"""Which image sees which point, predicted from the points around it (source: ours).
+
+Points come in the order of the file, coarse to fine: first every 2**k-th one, then those half-way
+between them, and so on. The images that the known neighbours of a point see, and the images next
+to those by name, are its candidates: each is a coin whose chance depends on how many neighbours
+see it and on the candidates beside it. The images that are no candidate are listed.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..visibility import Visibility
+from .rans import Coder, DamagedStream, Player, Recorder, code_integers
+
+THRESHOLDS = np.array([3, 6, 10, 16, 26, 39, 52])  # of a share of the weight, in 64ths
+BUCKETS = len(THRESHOLDS) + 2
+STRIDES = (8, 4, 2, 1)  # of the candidates of a point that one pass codes
+COIN_CONTEXTS = BUCKETS * (1 + 4 * (len(STRIDES) - 1))
+LIST_CONTEXTS = 6
+NEIGHBOURS = 8  # on each side
+CITY = 150_000  # points above which fewer neighbours are asked, to read quickly
+CITY_NEIGHBOURS = 3
+MAX_NEIGHBOURS = 16
+CHUNK = 1 << 16  # points whose candidates are found at a time; bounds the memory
+
+
+def encode_tracks(visibility: Visibility, cells: np.ndarray) -> tuple[bytes, int]:
+    """A stream of the matrix, and the number of neighbours that it was predicted from.
+
+    Args:
+        visibility: I x P.
+        cells: (P, 3) int64 grid cells of the points.
+    """
+    neighbours = NEIGHBOURS if len(cells) <= CITY else CITY_NEIGHBOURS
+    recorder = Recorder(COIN_CONTEXTS, LIST_CONTEXTS)
+    tracks, _ = visibility.transpose()
+    _code(recorder, cells, visibility.num_images, visibility.num_observations, neighbours, tracks)
+    return recorder.finish(steps=4096), neighbours
+
+
+def decode_tracks(
+    data: bytes, cells: np.ndarray, num_images: int, num_observations: int, neighbours: int
+) -> Visibility:
+    """The matrix of a stream.
+
+    Raises:
+        DamagedStream: the stream is not one of this many images and observations.
+    """
+    player = Player(data, COIN_CONTEXTS, LIST_CONTEXTS)
+    points, images = _code(player, cells, num_images, num_observations, neighbours)
+    player.finish()
+    keys = np.sort(images.astype(np.int64) * max(len(cells), 1) + points)
+    if (keys[1:] == keys[:-1]).any():
+        raise DamagedStream("an image sees a point twice")
+    indptr = np.zeros(num_images + 1, np.int64)
+    np.cumsum(np.bincount(images, minlength=num_images), out=indptr[1:])
+    return Visibility(indptr, (keys % max(len(cells), 1)).astype(np.int32), len(cells))
+
+
+def _code(
+    coder: Coder,
+    cells: np.ndarray,
+    num_images: int,
+    num_observations: int,
+    neighbours: int,
+    truth: Visibility | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Code all tracks (``truth`` is points by images): point and image of each observation."""
+    num_points = len(cells)
+    # The tracks known so far: images of point p are pool[start[p]] ... (count[p] of them).
+    pool = np.zeros(num_observations, np.int32)
+    owner = np.zeros(num_observations, np.int32)
+    start, count = np.zeros(num_points, np.int64), np.zeros(num_points, np.int64)
+    filled = 0
+    for points, stride in _levels(num_points):
+        rows, images, buckets = _candidates(
+            points, stride, cells, (start, count, pool), num_images, neighbours
+        )
+        seen, listed = None, None
+        if truth is not None:
+            true_rows, at = _ragged(truth.indptr[points], np.diff(truth.indptr)[points])
+            seen, listed = _compare(rows, images, true_rows, truth.indices[at], num_images)
+        chosen = _code_candidates(coder, rows, buckets, len(points), seen) > 0
+        rows, images = rows[chosen], images[chosen]
+        found = np.bincount(rows, minlength=len(points))
+        left = num_observations - filled - len(rows)
+        more_rows, more_images = _code_listed(coder, found, num_images, left, listed)
+        rows, images = np.concatenate([rows, more_rows]), np.concatenate([images, more_images])
+        order = np.argsort(rows, kind="stable")
+        end = filled + len(rows)
+        pool[filled:end], owner[filled:end] = images[order], points[rows[order]]
+        count[points] = np.bincount(rows, minlength=len(points))
+        start[points] = filled + np.cumsum(count[points]) - count[points]
+        filled = end
+    if filled != num_observations:
+        raise DamagedStream("the file has fewer observations than it says")
+    return owner, pool
+
+
+def _levels(num_points: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Pairs of (new points, stride); the known points are the multiples of twice the stride."""
+    if num_points == 0:
+        return
+    stride = 1
+    while stride < num_points:
+        stride *= 2
+    yield np.zeros(1, np.int64), stride
+    while stride > 1:
+        stride //= 2
+        yield np.arange(stride, num_points, 2 * stride), stride
+
+
+def _ragged(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows 0 .. n - 1 repeated ``count`` times, and start[row], start[row] + 1, ... for each."""
+    rows = np.repeat(np.arange(len(count)), count)
+    first = np.cumsum(count) - count
+    return rows, np.arange(len(rows)) + np.repeat(start - first, count)
+
+
+def _compare(
+    rows: np.ndarray,
+    images: np.ndarray,
+    true_rows: np.ndarray,
+    true_images: np.ndarray,
+    num_images: int,
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Which candidates are true, and the true (rows, images) that are no candidates."""
+    keys, true_keys = rows * num_images + images, true_rows * num_images + true_images
+    seen = np.isin(keys, true_keys, assume_unique=True).astype(np.int64)
+    missed = ~np.isin(true_keys, keys, assume_unique=True)
+    return seen, (true_rows[missed], true_images[missed].astype(np.int64))
+
+
+def _candidates(
+    points: np.ndarray,
+    stride: int,
+    cells: np.ndarray,
+    tracks: tuple[np.ndarray, np.ndarray, np.ndarray],
+    num_images: int,
+    neighbours: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Candidates of new points as (row in ``points``, image, bucket), sorted by row and image."""
+    parts = [
+        _candidates_of_chunk(points[i : i + CHUNK], stride, cells, tracks, num_images, neighbours)
+        for i in range(0, len(points), CHUNK)
+    ]
+    rows = [part[0] + i * CHUNK for i, part in enumerate(parts)]
+    return (
+        np.concatenate(rows),
+        np.concatenate([part[1] for part in parts]),
+        np.concatenate([part[2] for part in parts]),
+    )
+
+
+def _candidates_of_chunk(points, stride, cells, tracks, num_images, neighbours):
+    start, count, pool = tracks
+    steps = stride * (2 * np.arange(neighbours) + 1)
+    near = points[:, None] + np.concatenate([-steps, steps])
+    valid = (near >= 0) & (near < len(cells))
+    near[~valid] = 0
+    weights = _weights(cells, points, near, valid)
+    total = weights.sum(1)
+    rows, at = np.nonzero(valid)
+    near, weights = near[rows, at], weights[rows, at]
+    pairs, entries = _ragged(start[near], count[near])
+    width = num_images + 2  # a column beside the first and the last image
+    keys = rows[pairs] * width + pool[entries] + 1
+    size = len(points) * width
+    if size <= 8 * len(keys):
+        weight = np.bincount(keys, weights[pairs], minlength=size).astype(np.int64)
+        found = weight > 0
+        candidate = found.copy()
+        candidate[1:] |= found[:-1]
+        candidate[:-1] |= found[1:]
+        keys = np.flatnonzero(candidate)
+        weight = weight[keys]
+    else:
+        keys, weight = _sum_sorted(keys, weights[pairs])
+    rows, images = keys // width, keys % width - 1
+    inside = (images >= 0) & (images < num_images)
+    rows, images, weight = rows[inside], images[inside], weight[inside]
+    share = 64 * weight // np.maximum(total[rows], 1)
+    buckets = np.where(weight > 0, 1 + np.searchsorted(THRESHOLDS, share, side="right"), 0)
+    return rows, images, buckets
+
+
+def _weights(
+    cells: np.ndarray, points: np.ndarray, near: np.ndarray, valid: np.ndarray
+) -> np.ndarray:
+    """Weight of each neighbour: 12 for the nearest, 2 less for each doubling of d**2, 1 or more."""
+    squares = np.zeros(near.shape, np.int64)
+    for axis in range(3):
+        column = cells[:, axis]
+        squares += (column[near] - column[points][:, None]) ** 2
+    squares += 1
+    least = np.where(valid, squares, np.int64(1) << 50).min(1, keepdims=True)
+    weights = np.full(near.shape, 12)
+    for doubling in range(1, 7):
+        weights -= 2 * (squares >= least << doubling)
+    return np.where(valid, np.maximum(weights, 1), 0)
+
+
+def _sum_sorted(keys: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unique keys and those beside them, sorted, with the sum of the weights of each."""
+    packed = np.sort(keys << 4 | weights)  # a weight is at most 12
+    keys = packed >> 4
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    if len(first) == 0:
+        return keys, keys
+    sums = np.add.reduceat(packed & 15, first)
+    keys = keys[first]
+    gap = np.diff(keys, prepend=-9, append=keys[-1] + 9)
+    left = gap[:-1] > 1
+    right = gap[1:] > 2  # at a gap of 2 the key between is the next one's left neighbour
+    at = np.cumsum(1 + left + right) - 1 - right
+    size = int(at[-1]) + 2
+    all_keys, all_sums = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    all_keys[at], all_sums[at] = keys, sums
+    all_keys[at[left] - 1] = keys[left] - 1
+    all_keys[at[right] + 1] = keys[right] + 1
+    return all_keys, all_sums
+
+
+def _code_candidates(
+    coder: Coder, rows: np.ndarray, buckets: np.ndarray, num_rows: int, seen: np.ndarray | None
+) -> np.ndarray:
+    """Code a coin for each candidate, coarse to fine within each row: (n,) int64."""
+    sizes = np.bincount(rows, minlength=num_rows)
+    first = np.cumsum(sizes) - sizes
+    rank = np.arange(len(rows)) - first[rows]
+    last = sizes[rows] - 1
+    result = np.zeros(len(rows), np.int64)
+    context_base = 0
+    for stride in STRIDES:
+        if stride == STRIDES[0]:
+            now = np.flatnonzero(rank % stride == 0)
+            context = buckets[now]
+            context_base = BUCKETS
+        else:
+            now = np.flatnonzero(rank % (2 * stride) == stride)
+            before = result[now - stride]
+            after_exists = rank[now] + stride <= last[now]
+            after = np.where(after_exists, result[np.where(after_exists, now + stride, 0)], 0)
+            context = context_base + 4 * buckets[now] + 2 * before + after
+            context_base += 4 * BUCKETS
+        result[now] = coder.coins(context, None if seen is None else seen[now])
+    return result
+
+
+def _code_listed(
+    coder: Coder,
+    found: np.ndarray,
+    num_images: int,
+    at_most: int,
+    listed: tuple[np.ndarray, np.ndarray] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Code the images that are no candidates, as (rows, images)."""
+    counts = None if listed is None else np.bincount(listed[0], minlength=len(found))
+    counts = code_integers(coder, np.minimum(found, 3), counts)
+    if at_most < 0 or counts.max(initial=0) > num_images or counts.sum() > at_most:
+        raise DamagedStream("the file has more observations than it says")
+    rows = np.repeat(np.arange(len(counts)), counts)
+    first = np.cumsum(counts) - counts
+    is_first = np.ones(len(rows), bool)
+    is_first[1:] = rows[1:] != rows[:-1]
+    gaps = None
+    if listed is not None:
+        images = listed[1]
+        gaps = images - np.where(is_first, 0, np.concatenate([[0], images[:-1] + 1]))
+    gaps = code_integers(coder, np.where(is_first, 4, 5), gaps)
+    if gaps.max(initial=0) >= num_images:
+        raise DamagedStream("an observation is of an image that the file does not have")
+    # Each image is the one before it in its row, plus 1, plus the gap.
+    total = np.cumsum(gaps + 1)
+    before = total[first[rows]] - gaps[first[rows]] - 1 if len(rows) else total
+    images = total - before - 1
+    if images.max(initial=0) >= num_images:
+        raise DamagedStream("an observation is of an image that the file does not have")
+    return rows, images
