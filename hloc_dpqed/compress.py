@@ -20,7 +20,7 @@ from .io.features import read_global_descriptors
 from .io.model import read_observations, read_reference
 from .io.sizes import format_size, parse_size
 from .logger import logger
-from .mapfile import to_bytes
+from .mapfile import canonical_map, to_bytes
 from .reference import Observations, ReferenceMap, mean_scores
 from .selection import SELECTORS, SelectionProblem, select_points
 from .threads import set_num_threads
@@ -222,11 +222,11 @@ class Compressor:
         return self.with_points(rows)
 
     def with_points(self, rows: np.ndarray) -> CompressedMap:
-        """The map with the points ``rows`` ((k,) int64, increasing)."""
+        """The map with the points ``rows`` ((k,) int64, increasing), in the file's order."""
         reference = self.reference
         visibility, kept = reference.visibility.keep_points(rows)
         code_rows = rows if self.conf.granularity == "point" else kept
-        return CompressedMap(
+        compressed = CompressedMap(
             image_names=reference.image_names,
             cameras=reference.cameras,
             camera_index=reference.camera_index,
@@ -240,6 +240,7 @@ class Compressor:
             global_descriptors=self.global_descriptors,
             metadata=provenance(self.conf),
         )
+        return canonical_map(compressed)
 
     def fit_budget(self, budget: int, scope: str) -> bytes:
         """The file with the most points whose size, as ``scope`` counts it, is within ``budget``.

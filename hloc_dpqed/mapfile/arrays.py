@@ -46,8 +46,8 @@ def encode_arrays(arrays: list[np.ndarray]) -> bytes:
     if not coded:
         return head + raw
     recorder = Recorder(symbol_contexts=len(coded), alphabet=256)
-    for i, column in enumerate(coded):
-        recorder.symbols(np.full(len(column), i), column)
+    for i, values in enumerate(coded):
+        recorder.symbols(np.full(len(values), i), values)
     return head + raw + recorder.finish()
 
 

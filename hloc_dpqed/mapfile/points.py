@@ -1,8 +1,10 @@
 """Point coordinates: a grid, an order along it, and the gaps of that order (source: ours)."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+import pycolmap
 
 from ..compressed_map import CompressedMap
 from ..errors import InputError
@@ -117,7 +119,7 @@ def choose_grid(compressed: CompressedMap, xyz_error: float | None = None) -> Gr
         return Grid(np.zeros(3), xyz_error or 1.0, 16)
     poses = compressed.cam_from_world
     centres = -np.einsum("nji,nj->ni", poses[:, :, :3], poses[:, :, 3])
-    focal = np.array([camera.mean_focal_length() for camera in compressed.cameras])
+    focal = np.array([pixels_per_radian(camera) for camera in compressed.cameras])
     visibility = compressed.visibility
     image = visibility.image_of_observation()
     depth = np.linalg.norm(xyz[visibility.indices] - centres[image], axis=1)
@@ -154,6 +156,11 @@ def _reach(core: int) -> float:
     """Steps from the origin that a grid with this core can number."""
     octaves = ((HALF - (1 << core)) >> (core - 1)) - 1
     return 2.0 ** min(core + octaves, 60)
+
+
+def pixels_per_radian(camera: pycolmap.Camera) -> float:
+    """Focal length in pixels, or what stands for it in a camera that has none."""
+    return camera.mean_focal_length() or camera.width / (2 * math.pi)
 
 
 def round_down(value: float) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..compressed_map import CompressedMap
 from ..errors import InputError
+from .points import pixels_per_radian
 from .rans import Coder, DamagedStream, Player, Recorder, code_integers
 
 POSE_PIXELS = 0.05  # how far the poses' rounding may move a projection
@@ -103,7 +104,7 @@ def encode_poses(compressed: CompressedMap) -> tuple[bytes, PoseGrid, float]:
     product = np.einsum("nij,nkj->nik", rotations, rotations)
     if not np.isfinite(poses).all() or np.abs(product - np.eye(3)).max(initial=0) > 1e-5:
         raise InputError("an image's pose is not a rotation and a translation")
-    focal = max((camera.mean_focal_length() for camera in compressed.cameras), default=1.0)
+    focal = max((pixels_per_radian(camera) for camera in compressed.cameras), default=1.0)
     visibility = compressed.visibility
     image = visibility.image_of_observation()
     points = compressed.xyz[visibility.indices]
@@ -166,8 +167,8 @@ def _code(
         steps[fresh, :3] = numbers[fresh, :3]
         values = (np.abs(steps) * 2 - (steps < 0)).ravel()  # 0, -1, 1, -2 ... as 0, 1, 2, 3 ...
     context = np.tile([1, 1, 1, 2, 2, 2], count)
-    values = code_integers(coder, context, values).reshape(-1, 6)
-    steps = np.where(values & 1, -((values + 1) >> 1), values >> 1)
+    folded = code_integers(coder, context, values).reshape(-1, 6)
+    steps = np.where(folded & 1, -((folded + 1) >> 1), folded >> 1)
     totals = np.cumsum(steps, 0)
     if count:
         # A fresh quaternion starts the sum again.

@@ -182,7 +182,7 @@ class Player:
         self, data: bytes, coin_contexts: int = 0, symbol_contexts: int = 0, alphabet: int = 64
     ):
         raw = np.frombuffer(data, np.uint8)
-        position = (coin_contexts + 1) // 2
+        position: int = (coin_contexts + 1) // 2
         nibbles = np.stack([raw[:position] & 15, raw[:position] >> 4], 1).ravel()
         heads = COINS[nibbles[:coin_contexts]]
         freq = np.zeros((symbol_contexts, alphabet), np.int64)
@@ -209,10 +209,10 @@ class Player:
         self._words = np.frombuffer(data, "<u2", -1, position + 4 * lanes).astype(np.int64)
         if (self._state < LOW).any():
             raise DamagedStream("a state is out of range")
-        self._next = 0
+        self._next: int = 0
         self._zeros = TOTAL - heads
         self._freq = freq
-        self._usable = freq.any(1)
+        self._usable = freq.sum(1) > 0
         self._start = np.cumsum(freq, 1) - freq
         slots = np.zeros((symbol_contexts, TOTAL), np.uint8)
         for row in np.flatnonzero(self._usable):

@@ -2,8 +2,9 @@
 
 Points come in the order of the file, coarse to fine: first every 2**k-th one, then those half-way
 between them, and so on. The images that the known neighbours of a point see, and the images next
-to those by name, are its candidates: each is a coin whose chance depends on how many neighbours
-see it and on the candidates beside it. The images that are no candidate are listed.
+to those in a chain of co-visible images, are its candidates. Each is a coin whose chance depends
+on how many neighbours see it and on the candidates beside it. The images that are no candidate are
+listed.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..visibility import Visibility
+from .chain import image_chain
 from .rans import Coder, DamagedStream, Player, Recorder, code_integers
 
 THRESHOLDS = np.array([3, 6, 10, 16, 26, 39, 52])  # of a share of the weight, in 64ths
@@ -34,9 +36,17 @@ def encode_tracks(visibility: Visibility, cells: np.ndarray) -> tuple[bytes, int
     """
     neighbours = NEIGHBOURS if len(cells) <= CITY else CITY_NEIGHBOURS
     recorder = Recorder(COIN_CONTEXTS, LIST_CONTEXTS)
-    tracks, _ = visibility.transpose()
-    _code(recorder, cells, visibility.num_images, visibility.num_observations, neighbours, tracks)
+    num_images, num_observations = visibility.num_images, visibility.num_observations
+    chain = image_chain(visibility.transpose()[0])
+    recorder.bits(np.full(num_images, _chain_bits(num_images)), chain)
+    chained = Visibility.from_lists([visibility[i] for i in chain], visibility.num_points)
+    tracks, _ = chained.transpose()
+    _code(recorder, cells, num_images, num_observations, neighbours, tracks)
     return recorder.finish(steps=4096), neighbours
+
+
+def _chain_bits(num_images: int) -> int:
+    return max(num_images - 1, 0).bit_length()
 
 
 def decode_tracks(
@@ -48,9 +58,13 @@ def decode_tracks(
         DamagedStream: the stream is not one of this many images and observations.
     """
     player = Player(data, COIN_CONTEXTS, LIST_CONTEXTS)
+    chain = player.bits(np.full(num_images, _chain_bits(num_images)))
+    if (np.sort(chain) != np.arange(num_images)).any():
+        raise DamagedStream("the order of the images is no permutation")
     points, images = _code(player, cells, num_images, num_observations, neighbours)
+    images = chain[images]
     player.finish()
-    keys = np.sort(images.astype(np.int64) * max(len(cells), 1) + points)
+    keys = np.sort(images * max(len(cells), 1) + points)
     if (keys[1:] == keys[:-1]).any():
         raise DamagedStream("an image sees a point twice")
     indptr = np.zeros(num_images + 1, np.int64)
