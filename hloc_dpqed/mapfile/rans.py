@@ -215,7 +215,7 @@ class Player:
         self._usable = freq.sum(1) > 0
         self._start = np.cumsum(freq, 1) - freq
         slots = np.zeros((symbol_contexts, TOTAL), np.uint8)
-        for row in np.flatnonzero(self._usable):
+        for row in np.flatnonzero(self._usable).tolist():
             slots[row] = np.repeat(np.arange(alphabet), freq[row])
         self._slots, self._alphabet = slots.ravel(), alphabet
 
