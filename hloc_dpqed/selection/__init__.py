@@ -8,6 +8,8 @@ import numpy as np
 from ..errors import InputError
 from .base import SelectionProblem
 from .basic import select_all, select_random, select_track_length
+from .coverage import ensure_coverage
+from .hybrid import select_hybrid
 from .kcover import select_kcover
 
 Selector = Callable[..., np.ndarray]
@@ -17,11 +19,18 @@ SELECTORS: dict[str, Selector] = {
     "random": select_random,
     "track_length": select_track_length,
     "kcover": select_kcover,
+    "hybrid": select_hybrid,
 }
 
 
 def select_points(
-    problem: SelectionProblem, name: str, num_points: int, *, seed: int = 0, **options: Any
+    problem: SelectionProblem,
+    name: str,
+    num_points: int,
+    *,
+    seed: int = 0,
+    min_per_image: int = 0,
+    **options: Any,
 ) -> np.ndarray:
     """Rows of at most ``num_points`` points: (k,) int64, increasing.
 
@@ -30,15 +39,19 @@ def select_points(
         name: a key of ``SELECTORS``.
         num_points: how many points may be kept; all are kept where the map has no more.
         seed: of the selectors that draw at random.
+        min_per_image: points that every database image keeps at least (all of its points where it
+            has fewer), as far as the budget allows; whatever the selector.
         options: of the selector.
 
     Raises:
-        InputError: an unknown selector, or ``num_points`` below 1.
+        InputError: an unknown selector, ``num_points`` below 1 or ``min_per_image`` below 0.
     """
     if name not in SELECTORS:
         raise InputError(f"--selector {name}: unknown, expected one of {', '.join(SELECTORS)}")
     if num_points < 1:
         raise InputError(f"--num_points {num_points}: expected at least 1")
+    if min_per_image < 0:
+        raise InputError(f"min_per_image {min_per_image}: expected at least 0")
     if num_points >= problem.num_points:
         return np.arange(problem.num_points, dtype=np.int64)
     if name == "all":
@@ -47,4 +60,6 @@ def select_points(
             "choose another selector, such as kcover"
         )
     rows = SELECTORS[name](problem, num_points, seed=seed, **options)
+    if min_per_image:
+        rows = ensure_coverage(problem, rows, num_points, min_per_image)
     return np.sort(np.asarray(rows, np.int64))

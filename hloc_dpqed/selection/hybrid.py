@@ -1,0 +1,202 @@
+"""Points that let the poses of new images be estimated most accurately.
+
+Source: ours. Near a database image i, a query's pose has the information matrix
+
+    L_i(S) = L_0 + sum over the kept points p that i sees of r_p J_ip' J_ip
+
+with J_ip (2 x 6) the derivative of the projection by the pose over the pixel noise, r_p the
+chance that p is found again and L_0 a weak prior. The selection maximizes
+
+    F(S) = sum over i of [ log det L_i(S) + b sum over p of r_p ]
+
+The log-determinant is minus twice the expected logarithm of the pose error (up to constants): it
+asks for points spread over the image and in depth and, being concave, for points in every image.
+The second term counts the expected matches, which RANSAC lives on; b makes one match worth
+``matches`` times what it adds to the log-determinant on average at the budget. F is monotone and
+submodular, so that the greedy choice reaches at least 1 - 1/e of the best value. Last, a floor: no
+image keeps fewer points than ``floor`` times what greedy K-cover would leave it.
+"""
+
+import numpy as np
+
+from ..errors import InputError
+from .base import SelectionProblem
+from .coverage import coverage_level, ensure_coverage
+from .kcover import cover_order
+from .statistics import _ranges, reliability
+
+PRIOR = 1e-2  # variance of the pose before any match: 0.1 radians, a tenth of the median depth
+_CHUNK = 1 << 16  # observations at a time
+
+
+def select_hybrid(
+    problem: SelectionProblem,
+    num_points: int,
+    *,
+    seed: int = 0,
+    survival: np.ndarray | None = None,
+    sharpness: float = 1.5,
+    matches: float = 0.4,
+    floor: float = 0.5,
+    pixel_noise: float = 2.0,
+    tolerance: float = 0.05,
+) -> np.ndarray:
+    """Exactly ``num_points`` points by lazy greedy maximization of F (see the module).
+
+    Args:
+        problem: the map; without observations the descriptors play no part.
+        num_points: how many points to keep.
+        seed: not used, nothing is drawn.
+        survival: (P,) how well the codec keeps each point's descriptor, multiplied with r_p
+            after scaling to mean 1; or None.
+        sharpness: power of the reliability in r_p.
+        matches: weight of the expected matches.
+        floor: share of the coverage by K-cover that every image keeps, 0 .. 1.
+        pixel_noise: standard deviation of a keypoint in pixels.
+        tolerance: each added point gains at least 1 - ``tolerance`` times the best one.
+
+    Returns:
+        (num_points,) int64, increasing.
+
+    Raises:
+        InputError: an option is out of range.
+    """
+    if not (0 < tolerance < 1 and 0 <= floor <= 1 and pixel_noise > 0):
+        raise InputError("hybrid: expected 0 < tolerance < 1, 0 <= floor <= 1, pixel_noise > 0")
+    if not (sharpness >= 0 and matches >= 0):
+        raise InputError("hybrid: expected sharpness >= 0 and matches >= 0")
+    chance = reliability(problem) ** sharpness
+    if survival is not None:
+        survival = np.asarray(survival, np.float64)
+        if survival.shape != chance.shape or not (survival >= 0).all():
+            raise InputError(f"survival: expected {len(chance)} numbers that are not negative")
+        chance = chance * survival / max(survival.mean(), 1e-12)
+    lengths = problem.visibility.track_lengths()
+    seen = lengths > 0
+    chance = chance / max(chance[seen].mean(), 1e-12) if seen.any() else chance
+    # Chosen tracks are about twice as long as the average one; L_i has rank 6.
+    per_image = 2 * num_points * max(lengths.mean(), 1e-12) / problem.visibility.num_images
+    bonus = matches * 6 / per_image * chance * lengths
+    rows = _Information(problem, chance, pixel_noise).maximize(num_points, bonus, tolerance)
+    level = coverage_level(problem, cover_order(problem, num_points))
+    return ensure_coverage(problem, rows, num_points, int(floor * level))
+
+
+class _Information:
+    """The log-determinants of all images and their greedy maximization."""
+
+    def __init__(self, problem: SelectionProblem, chance: np.ndarray, pixel_noise: float):
+        visibility = problem.visibility
+        by_point, order = visibility.transpose()
+        self.starts, self.images = by_point.indptr, by_point.indices
+        points = visibility.indices[order]
+        self.num_points = visibility.num_points
+        self.weight = chance[points].astype(np.float32)
+        self.jacobian = pose_jacobians(problem, pixel_noise)[order]
+        self.covariance = np.repeat(PRIOR * np.eye(6)[None], visibility.num_images, 0)
+
+    def gains(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Increase of the log-determinants by each of the points.
+
+        Returns:
+            (n,) float64 gains; (k,) observations of the points; (k,) position of each
+            observation's point in ``points``.
+        """
+        first, last = self.starts[points], self.starts[points + 1]
+        rows = _ranges(first, last)
+        own = np.repeat(np.arange(len(points)), last - first)
+        values = np.empty(len(rows))
+        for begin in range(0, len(rows), _CHUNK):
+            part = rows[begin : begin + _CHUNK]
+            j = self.jacobian[part].astype(np.float64)
+            m = j @ self.covariance[self.images[part]] @ j.transpose(0, 2, 1)
+            m *= self.weight[part, None, None]
+            values[begin : begin + _CHUNK] = np.log(
+                (1 + m[:, 0, 0]) * (1 + m[:, 1, 1]) - m[:, 0, 1] * m[:, 1, 0]
+            )
+        return np.bincount(own, values, minlength=len(points)), rows, own
+
+    def add(self, rows: np.ndarray) -> None:
+        """Add observations, no two of one image, to the information of their images."""
+        rows = rows[self.weight[rows] > 0]
+        j = self.jacobian[rows].astype(np.float64)
+        images = self.images[rows]
+        before = self.covariance[images]
+        cj = before @ j.transpose(0, 2, 1)
+        inner = j @ cj + np.eye(2) / self.weight[rows, None, None]
+        after = before - cj @ np.linalg.solve(inner, cj.transpose(0, 2, 1))
+        self.covariance[images] = (after + after.transpose(0, 2, 1)) / 2
+
+    def maximize(self, num_points: int, bonus: np.ndarray, tolerance: float) -> np.ndarray:
+        """Greedy maximization of the sum of log-determinants plus ``bonus`` of each point.
+
+        Gains only shrink, so that old gains bound new ones from above. Each step renews the gains
+        of the points whose bound is near the largest and adds those that are still near it and
+        share no image with a better one: their gains do not depend on each other.
+        """
+        bound = self.gains(np.arange(self.num_points))[0] + bonus
+        taken = np.zeros(self.num_points, bool)
+        batch = int(np.clip(num_points // 16, 64, 4096))
+        count = 0
+        while count < num_points:
+            best = bound.max()
+            if best <= 0:  # only points that no image sees are left
+                break
+            near = np.flatnonzero(bound >= (1 - tolerance) * best)
+            if len(near) > batch:
+                near = near[np.lexsort((near, -bound[near]))[:batch]]
+                near.sort()
+            gain, rows, own = self.gains(near)
+            bound[near] = gain = gain + bonus[near]
+            order = np.lexsort((near, -gain))
+            rank = np.empty(len(near), np.int64)
+            rank[order] = np.arange(len(near))
+            leader = np.full(len(self.covariance), len(near))
+            np.minimum.at(leader, self.images[rows], rank[own])
+            free = gain >= (1 - tolerance) * bound.max()
+            free[own[leader[self.images[rows]] != rank[own]]] = False
+            chosen = order[free[order]][: num_points - count]
+            taken[near[chosen]] = True
+            bound[near[chosen]] = -np.inf
+            count += len(chosen)
+            is_chosen = np.zeros(len(near), bool)
+            is_chosen[chosen] = True
+            self.add(rows[is_chosen[own]])
+        rest = np.flatnonzero(~taken)[: num_points - count]
+        return np.r_[np.flatnonzero(taken), rest]
+
+
+def pose_jacobians(problem: SelectionProblem, pixel_noise: float) -> np.ndarray:
+    """Derivative of each observation's projection by its image's pose, over the pixel noise.
+
+    The pose is disturbed on the left: a rotation in radians, then a translation in units of the
+    image's median depth. Lens distortion is left out.
+
+    Returns:
+        (N, 2, 6) float32 in the order of the visibility; zero for points not in front.
+    """
+    visibility = problem.visibility
+    out = np.zeros((visibility.num_observations, 2, 6), np.float32)
+    for i in range(visibility.num_images):
+        points = visibility[i]
+        if len(points) == 0:
+            continue
+        pose = problem.cam_from_world[i]
+        in_camera = problem.xyz[points] @ pose[:, :3].T + pose[:, 3]
+        front = in_camera[:, 2] > 1e-9
+        depth = np.where(front, in_camera[:, 2], 1.0)
+        x, y = (in_camera[:, :2] / depth[:, None]).T
+        nearness = (np.median(depth[front]) if front.any() else 1.0) / depth
+        zero = np.zeros_like(x)
+        jacobian = np.stack(
+            [
+                np.stack([-x * y, 1 + x * x, -y, nearness, zero, -x * nearness], 1),
+                np.stack([-(1 + y * y), x * y, x, zero, nearness, -y * nearness], 1),
+            ],
+            1,
+        )
+        camera = problem.cameras[problem.camera_index[i]]
+        jacobian *= camera.mean_focal_length() / pixel_noise
+        jacobian[~front] = 0
+        out[visibility.indptr[i] : visibility.indptr[i + 1]] = jacobian
+    return out

@@ -1,0 +1,105 @@
+"""What holds for every selector."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from selection_maps import problem_of, random_problem
+
+from hloc_dpqed.errors import InputError
+from hloc_dpqed.selection import SELECTORS, select_points
+from hloc_dpqed.selection.kcover import cover_size
+
+NAMES = sorted(set(SELECTORS) - {"all"})
+
+
+def kept_per_image(problem, rows):
+    visibility = problem.visibility
+    chosen = np.isin(visibility.indices, rows)
+    return np.bincount(visibility.image_of_observation()[chosen], minlength=visibility.num_images)
+
+
+def check(problem, rows, num_points):
+    assert rows.dtype == np.int64
+    assert len(rows) == min(num_points, problem.num_points)
+    assert (np.diff(rows) > 0).all()
+    assert len(rows) == 0 or (rows[0] >= 0 and rows[-1] < problem.num_points)
+
+
+maps = st.integers(1, 5).flatmap(
+    lambda i: st.tuples(
+        st.just(i), st.lists(st.sets(st.integers(0, i - 1)), min_size=1, max_size=20)
+    )
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=25, deadline=None)
+@given(maps, st.data())
+def test_budget_order_floor_and_determinism(name, drawn, data):
+    num_images, seen_by = drawn  # images without points and points without images among them
+    problem = problem_of(seen_by, num_images)
+    num_points = data.draw(st.integers(1, len(seen_by) + 2))
+    seed = data.draw(st.integers(0, 3))
+    rows = select_points(problem, name, num_points, seed=seed)
+    check(problem, rows, num_points)
+    assert (rows == select_points(problem, name, num_points, seed=seed)).all()
+    floor = data.draw(st.integers(1, 4))
+    rows = select_points(problem, name, num_points, seed=seed, min_per_image=floor)
+    check(problem, rows, num_points)
+    if num_points >= cover_size(problem, floor):
+        available = np.diff(problem.visibility.indptr)
+        assert (kept_per_image(problem, rows) >= np.minimum(floor, available)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_larger_map(name):
+    problem, _ = random_problem(num_images=15, num_points=600)
+    for num_points in (1, 60, 200, 599):
+        rows = select_points(problem, name, num_points)
+        check(problem, rows, num_points)
+        assert (rows == select_points(problem, name, num_points)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_that_are_odd(name):
+    for seen_by, num_images in (
+        ([{0}] * 9, 1),  # one image
+        ([set()] * 9, 3),  # nobody sees anything
+        ([{1}, set(), {1}, {0, 1}] * 3, 4),  # images without points
+    ):
+        problem = problem_of(seen_by, num_images)
+        check(problem, select_points(problem, name, 4), 4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_geometry_alone_is_enough(name):
+    problem, _ = random_problem()
+    bare = type(problem)(
+        problem.visibility,
+        problem.xyz,
+        problem.reprojection_error,
+        problem.cameras,
+        problem.camera_index,
+        problem.cam_from_world,
+    )
+    check(bare, select_points(bare, name, 50), 50)
+
+
+def test_a_floor_changes_no_more_than_it_must():
+    problem, _ = random_problem(num_images=40, num_points=400)
+    free = select_points(problem, "track_length", 40)
+    assert (select_points(problem, "track_length", 40, min_per_image=1) == free).all()
+    level = int(kept_per_image(problem, free).min()) + 1
+    bound = select_points(problem, "track_length", 40, min_per_image=level)
+    assert kept_per_image(problem, bound).min() >= level
+    assert len(np.intersect1d(free, bound)) > 20
+
+
+@pytest.mark.parametrize(
+    ("name", "num_points", "options"),
+    [("nope", 5, {}), ("kcover", 0, {}), ("kcover", 5, {"min_per_image": -1}), ("all", 5, {})],
+)
+def test_wrong_arguments_are_input_errors(name, num_points, options):
+    problem, _ = random_problem()
+    with pytest.raises(InputError):
+        select_points(problem, name, num_points, **options)
