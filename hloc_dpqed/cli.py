@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,7 +15,7 @@ from .errors import InputError
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, exit code 2."""
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: error: {_one_line(message)} (see --help)\n")
 
 
 def _compress(args: dict[str, Any]) -> None:
@@ -154,7 +155,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command: 0 on success, 2 and one line on standard error on a user's mistake."""
+    """Run a command.
+
+    Returns:
+        0 on success; 2, and one line on standard error, on a user's mistake; 1, and one line, on
+        an error that is none; 130 when interrupted.
+    """
     from .logger import configure_logging
 
     parser = build_parser()
@@ -163,15 +169,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug, run, name = args.pop("debug"), args.pop("run"), args.pop("command")
     try:
         run(args)
-    except InputError as error:
-        if debug:
-            raise
-        print(f"hloc-dpqed {name}: error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print(f"hloc-dpqed {name}: interrupted, nothing was written", file=sys.stderr)
+        print(f"hloc-dpqed {name}: interrupted, no output was written", file=sys.stderr)
         return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, InputError):
+            print(f"hloc-dpqed {name}: error: {_one_line(str(error))}", file=sys.stderr)
+            return 2
+        told = _one_line(f"{type(error).__name__}: {error}")
+        hint = "" if debug else " (pass --debug for the traceback)"
+        print(f"hloc-dpqed {name}: unexpected error: {told}{hint}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _one_line(message: str) -> str:
+    """File names may hold line breaks; a message is still one line."""
+    return " ".join(message.split("\n"))
 
 
 if __name__ == "__main__":

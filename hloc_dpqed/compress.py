@@ -15,15 +15,15 @@ from . import __version__
 from .codecs import Codec, codec_class, fit_codec
 from .compressed_map import GRANULARITIES, CompressedMap, GlobalDescriptors
 from .errors import InputError
-from .io.atomic import write_bytes
-from .io.features import read_global_descriptors
+from .io.atomic import check_output, write_bytes
+from .io.features import feature_kind, read_global_descriptors
 from .io.model import read_observations, read_reference
 from .io.sizes import format_size, parse_size
 from .logger import logger
 from .mapfile import canonical_map, to_bytes
 from .reference import Observations, ReferenceMap, mean_scores
 from .selection import SELECTORS, SelectionProblem, select_points
-from .threads import set_num_threads
+from .threads import check_device, check_seed, set_num_threads
 
 BUDGET_SCOPES = ("total", "codes")
 
@@ -105,15 +105,21 @@ def main(
         codec_options or {},
     )
     check_arguments(conf, budget, budget_scope, num_points, fraction)
+    check_output(output)
+    check_device(device)
     set_num_threads(threads)
     reference = read_reference(reference_sfm)
     if reference.num_points == 0:
         raise InputError(f"{reference_sfm}: the model has no 3D point")
+    if reference.visibility.num_observations == 0:
+        raise InputError(f"{reference_sfm}: no image of the model sees a 3D point")
     observations = read_observations(reference, features, progress)
     described = None
     if global_features is not None:
         described = read_global_descriptors(global_features, reference.image_names)
-    compressor = Compressor(reference, observations, conf, described, device, progress)
+    compressor = Compressor(
+        reference, observations, conf, described, device, progress, feature_kind(features)
+    )
     if budget is not None:
         data = compressor.fit_budget(parse_size(budget), budget_scope)
     else:
@@ -153,8 +159,7 @@ def check_arguments(
         )
     if conf.code_bytes < 1:
         raise InputError(f"--code_bytes {conf.code_bytes}: expected at least 1")
-    if conf.seed < 0:
-        raise InputError(f"--seed {conf.seed}: expected 0 or more")
+    check_seed(conf.seed)
     if sum(value is not None for value in (budget, num_points, fraction)) > 1:
         raise InputError("--budget, --num_points and --fraction exclude one another")
     if budget is not None:
@@ -175,6 +180,7 @@ class Compressor:
         global_descriptors: (I, Dg) float32 of the images, or None.
         device, progress: of the fitting.
         codec: a fitted codec to use as it is.
+        features: of what kind the descriptors are, as ``feature_kind`` tells it; kept in the map.
     """
 
     def __init__(
@@ -186,8 +192,10 @@ class Compressor:
         device: str = "cpu",
         progress: bool = False,
         codec: Codec | None = None,
+        features: dict[str, str] | None = None,
     ):
         self.reference = reference
+        self.features = features or {}
         self.observations = observations
         self.conf = conf
         self.problem = SelectionProblem.from_reference(reference, observations)
@@ -238,7 +246,8 @@ class Compressor:
             codes=self.codes[code_rows],
             scores=self.scores[code_rows],
             global_descriptors=self.global_descriptors,
-            metadata=provenance(self.conf),
+            metadata=provenance(self.conf)
+            | {"features": {"dim": self.observations.dim, **self.features}},
         )
         return canonical_map(compressed)
 

@@ -1,12 +1,14 @@
 """Pose errors and recall of a result file."""
 
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import InputError
-from .io.lists import read_poses
+from .io.lists import read_lines, read_poses
 from .io.model import read_reference
 
 DEFAULT_THRESHOLDS = "0.25/2,0.5/5,5/10"
@@ -24,7 +26,8 @@ def main(
         results: hloc's result file.
         reference: a pose file of the same format, or a COLMAP model with the queries.
         thresholds: ``translation/rotation`` pairs in map units and degrees.
-        queries: a text file whose first words name the queries; all reference images otherwise.
+        queries: a text file whose lines begin with the names of the queries (a query list or a
+            list of names); all reference images otherwise.
 
     Returns:
         The figures of ``evaluate --json``. A query without a pose counts as infinitely wrong; a
@@ -36,8 +39,7 @@ def main(
     limits = parse_thresholds(thresholds)
     truth = _reference_poses(Path(reference))
     if queries is not None:
-        lines = (line.split() for line in Path(queries).read_text(encoding="utf-8").splitlines())
-        listed = {words[0] for words in lines if words and not words[0].startswith("#")}
+        listed = _listed_names(queries, truth)
         truth = {name: pose for name, pose in truth.items() if name in listed}
     if not truth:
         raise InputError(f"{reference}: holds no pose of a query")
@@ -63,19 +65,30 @@ def _reference_poses(path: Path) -> dict[str, np.ndarray]:
     return dict(zip(model.image_names, model.cam_from_world, strict=True))
 
 
+def _listed_names(path: Path, known: Collection[str]) -> set[str]:
+    """The longest known name that each line begins with; names may hold spaces."""
+    listed = set()
+    for _, line in read_lines(path, "a list of queries"):
+        ends = [*(gap.start() for gap in re.finditer(r"\s+", line)), len(line)]
+        listed.add(next((line[:end] for end in reversed(ends) if line[:end] in known), ""))
+    return listed
+
+
 def match_names(truth: dict[str, Any], estimated: dict[str, Any]) -> dict[str, str]:
     """Result name of each reference image: its full name, else its last two or last parts.
 
     Raises:
         InputError: two reference images would be the same result.
     """
-    matched: dict[str, str] = {}
+    matched = {name: name for name in truth if name in estimated}
     owner: dict[str, str] = {}
     for name in truth:
         parts = name.split("/")
-        for candidate in (name, "/".join(parts[-2:]), parts[-1]):
-            if candidate not in estimated:
-                continue
+        if name in matched:
+            continue
+        for candidate in ("/".join(parts[-2:]), parts[-1]):
+            if candidate not in estimated or candidate in matched:
+                continue  # a result whose whole name is an image's is that image's
             if candidate in owner:
                 raise InputError(
                     f"result {candidate!r} could be {owner[candidate]!r} or {name!r}; write the "
@@ -111,7 +124,7 @@ def parse_thresholds(text: str) -> list[tuple[float, float]]:
     """
     try:
         limits = [tuple(float(x) for x in part.split("/")) for part in text.split(",")]
-        if not all(len(pair) == 2 and min(pair) > 0 for pair in limits):
+        if not all(len(pair) == 2 and 0 < min(pair) <= max(pair) < np.inf for pair in limits):
             raise ValueError
     except ValueError as error:
         raise InputError(

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pycolmap
+import torch
 from tqdm import tqdm
 
+from . import __version__
+from .checkpoint import Checkpoint, run_key
 from .compressed_map import CompressedMap
 from .errors import InputError
-from .io.atomic import write_text
-from .io.features import FeatureFile, read_global_descriptors
+from .io.atomic import atomic_path, check_output
+from .io.features import FeatureFile, ImageFeatures, read_global_descriptors
 from .io.lists import read_pairs, read_queries, result_name, write_poses
 from .localization.localizer import Localization, Localizer, Query
 from .logger import logger
 from .mapfile import read_map
-from .threads import set_num_threads
+from .threads import check_device, check_seed, set_num_threads
 
 FALLBACKS = ("none", "closest")
 
@@ -44,6 +48,10 @@ def main(
     progress: bool = True,
 ) -> dict[str, Any]:
     """Localize all queries and write hloc's result file.
+
+    While it runs, each finished query is kept in ``RESULTS.part``. A run that was interrupted
+    continues there when it is started again with the same inputs and arguments (but for threads,
+    device and the names of the results), and ends with the same bytes.
 
     Args:
         map: map file.
@@ -78,6 +86,10 @@ def main(
         raise InputError(f"--ransac_thresh {ransac_thresh}: expected a positive number of pixels")
     if num_retrieved < 1:
         raise InputError(f"--num_retrieved {num_retrieved}: expected at least 1")
+    check_seed(seed)
+    check_device(device)
+    for path in [results, *([logs] if logs is not None else [])]:
+        check_output(path)
     used_threads = set_num_threads(threads)
     query_list = read_queries(queries)
     names = result_names([name for name, _ in query_list], prepend_camera_name, full_names)
@@ -98,46 +110,98 @@ def main(
     retrieved = retrieve(
         compressed, [n for n, _ in query_list], retrieval, global_features, num_retrieved
     )
+    # A query for which nothing was retrieved has nothing to be matched with.
+    todo = [(n, c) for n, c in query_list if retrieved is None or retrieved.get(n)]
+    described = compressed.metadata.get("features", {})
+    part = Path(f"{results}.part")
+    conf = {
+        "queries": [[n, str(c.model.name), c.width, c.height, c.params.tolist()] for n, c in todo],
+        "retrieval": retrieved,
+        "matcher": matcher,
+        "ransac_thresh": ransac_thresh,
+        "covisibility_clustering": covisibility_clustering,
+        "config": config,
+        "seed": seed,
+        "logs": logs is not None,
+        "versions": [__version__, pycolmap.__version__, torch.__version__, np.__version__],
+    }
+    with FeatureFile(features) as file, Checkpoint(part, run_key([map], [features], conf)) as done:
+        file.check_names([name for name, _ in todo])
+        warn_of_other_extractor(described, file)
+        if done.num_resumed:
+            logger.info(f"{part}: continuing after {done.num_resumed} queries")
 
-    def stream() -> Iterator[Query]:
-        with FeatureFile(features) as file:
-            for name, camera in query_list:
-                if retrieved is not None and not retrieved.get(name):
-                    continue
-                images = None if retrieved is None else retrieved[name]
-                yield Query(name, camera, file.read(name), images)
+        def stream() -> Iterator[Query]:
+            for name, camera in todo[done.num_resumed :]:
+                local = file.read(name)
+                check_dimension(local, compressed, described, f"{features}: image {name!r}")
+                yield Query(name, camera, local, None if retrieved is None else retrieved[name])
 
-    outcomes: dict[str, Localization] = {}
-    with tqdm(total=len(query_list), desc="Localizing", disable=not progress) as bar:
-        for outcome in localizer.localize_many(stream()):
-            outcomes[outcome.name] = outcome
-            bar.update()
-    poses: dict[str, np.ndarray] = {}
-    for name, _ in query_list:
-        pose = outcomes[name].cam_from_world if name in outcomes else None
-        if pose is not None:
-            poses[names[name]] = pose
-        elif fallback == "closest" and retrieved is not None and retrieved.get(name):
-            poses[names[name]] = compressed.cam_from_world[retrieved[name][0]]
-    write_poses(results, poses)
-    finished = time.perf_counter()
-    if logs is not None:
-        write_text(logs, json.dumps(_logs(compressed, outcomes), indent=1) + "\n")
+        with tqdm(
+            total=len(todo), initial=done.num_resumed, desc="Localizing", disable=not progress
+        ) as bar:
+            for outcome in localizer.localize_many(stream()):
+                done.add(_record(compressed, outcome, logs is not None))
+                bar.update()
 
-    localized = [o for o in outcomes.values() if o.cam_from_world is not None]
-    matches = [len(o.correspondences) for o in outcomes.values()]
+        # Only what the results need is held for all queries: there may be 100,000 of them.
+        found: dict[str, list[list[float]] | None] = {}
+        matches = inliers = 0
+        for record in done.records():
+            found[record["name"]] = record["cam_from_world"]
+            matches += record["num_correspondences"]
+            inliers += record["num_inliers"] if record["cam_from_world"] is not None else 0
+        poses: dict[str, np.ndarray] = {}
+        for name, _ in query_list:
+            pose = found.get(name)
+            if pose is not None:
+                poses[names[name]] = np.array(pose)
+            elif fallback == "closest" and retrieved is not None and retrieved.get(name):
+                poses[names[name]] = compressed.cam_from_world[retrieved[name][0]]
+        write_poses(results, poses)
+        finished = time.perf_counter()
+        if logs is not None:
+            _write_logs(logs, done)
+        done.finish()
+
+    num_localized = sum(pose is not None for pose in found.values())
     figures = {
         "num_queries": len(query_list),
-        "num_localized": len(localized),
-        "mean_matches": float(np.sum(matches) / len(query_list)),
-        "mean_inliers": float(sum(o.num_inliers for o in localized) / len(query_list)),
+        "num_localized": num_localized,
+        "mean_matches": matches / len(query_list),
+        "mean_inliers": inliers / len(query_list),
         "seconds_load": loaded - start,
-        "seconds_per_query": (finished - loaded) / len(query_list),
+        "seconds_per_query": (finished - loaded) / max(len(query_list) - done.num_resumed, 1),
+        "num_resumed": done.num_resumed,
         "threads": used_threads,
         "results": str(results),
     }
-    logger.info(f"Localized {len(localized)} / {len(query_list)} queries, poses in {results}")
+    logger.info(f"Localized {num_localized} / {len(query_list)} queries, poses in {results}")
     return figures
+
+
+def check_dimension(
+    local: ImageFeatures, compressed: CompressedMap, described: dict[str, Any], where: str
+) -> None:
+    """Check that a query's descriptors are of the map's dimension.
+
+    Raises:
+        InputError: they are not; the line names both kinds.
+    """
+    dim = local.descriptors.shape[1]
+    if dim != compressed.codec.dim and len(local.descriptors):
+        kind = f" ({described['name']})" if "name" in described else ""
+        raise InputError(
+            f"{where}: descriptors have {dim} dimensions, but the map was made from descriptors "
+            f"of {compressed.codec.dim}{kind}"
+        )
+
+
+def warn_of_other_extractor(described: dict[str, Any], file: FeatureFile) -> None:
+    """Warn where the file of the queries' features tells another extractor than the map's."""
+    own, other = described.get("extractor"), file.extractor()
+    if own and other and own != other:
+        logger.warning(f"{file.path}: features of {other}, but the map was made from {own}")
 
 
 def result_names(
@@ -180,7 +244,7 @@ def retrieve(
         return None
     if retrieval is not None:
         row_of = {name: row for row, name in enumerate(compressed.image_names)}
-        pairs = read_pairs(Path(retrieval))
+        pairs = read_pairs(Path(retrieval), names, row_of)
         retrieved: dict[str, list[int]] = {}
         unknown = 0
         for name in names:
@@ -208,15 +272,27 @@ def retrieve(
             f"{global_features}: global descriptors have {described.shape[1]} dimensions, the "
             f"map's have {stored.codec.dim}"
         )
-    similarity = described @ stored.codec.decode(stored.codes).T
-    best = np.argsort(-similarity, axis=1, kind="stable")[:, :num_retrieved]
-    return {name: rows.tolist() for name, rows in zip(names, best, strict=True)}
+    stored_rows = stored.codec.decode(stored.codes).astype(np.float64)
+    retrieved = {}
+    for start in range(0, len(names), 256):
+        # Rounded, so that neither the other queries nor threads decide a tie: lowest row first.
+        similarity = np.round(described[start : start + 256] @ stored_rows.T, 9)
+        best = np.argsort(-similarity, axis=1, kind="stable")[:, :num_retrieved]
+        retrieved |= dict(zip(names[start : start + 256], best.tolist(), strict=True))
+    return retrieved
 
 
-def _logs(compressed: CompressedMap, outcomes: dict[str, Localization]) -> dict[str, Any]:
-    """JSON-able log of each query: what was matched and what RANSAC kept."""
-    return {
-        name: {
+def _record(compressed: CompressedMap, outcome: Localization, with_log: bool) -> dict[str, Any]:
+    """JSON-able outcome of a query; with the log, what was matched and what RANSAC kept."""
+    pose = outcome.cam_from_world
+    record: dict[str, Any] = {
+        "name": outcome.name,
+        "cam_from_world": None if pose is None else pose.tolist(),
+        "num_correspondences": len(outcome.correspondences),
+        "num_inliers": outcome.num_inliers,
+    }
+    if with_log:
+        record["log"] = {
             "db": [compressed.image_names[i] for i in outcome.images],
             "num_matches": outcome.correspondences.num_matches,
             "num_inliers": outcome.num_inliers,
@@ -224,5 +300,14 @@ def _logs(compressed: CompressedMap, outcomes: dict[str, Localization]) -> dict[
             "point_index": outcome.correspondences.point_index.tolist(),
             "inliers": np.flatnonzero(outcome.inliers).tolist(),
         }
-        for name, outcome in outcomes.items()
-    }
+    return record
+
+
+def _write_logs(path: Path, done: Checkpoint) -> None:
+    """One JSON object, a line for each query; never all of it in memory."""
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        separator = "{\n"
+        for record in done.records():
+            file.write(f"{separator}{json.dumps(record['name'])}: {json.dumps(record['log'])}")
+            separator = ",\n"
+        file.write("\n}\n" if separator == ",\n" else "{}\n")

@@ -1,4 +1,4 @@
-"""The one place that sets threads.
+"""The one place that sets threads, and checks of what the work runs with.
 
 torch, faiss, numpy and pycolmap each bring a pool of their own; left alone they each take every
 core and, running together, slow one another down.
@@ -11,13 +11,27 @@ from collections.abc import Iterator
 import faiss
 import torch
 
+from .errors import InputError
+
+MAX_THREADS = 1024  # more is a mistake, and the pools fail in ways of their own
+
 _num_threads = os.cpu_count() or 1
 
 
 def set_num_threads(count: int | None) -> int:
-    """Let torch and faiss use ``count`` threads (all cores where None); returns the number."""
+    """Let torch and faiss use ``count`` threads (all cores where None); returns the number.
+
+    Raises:
+        InputError: ``count`` is below 1 or above ``MAX_THREADS``.
+    """
     global _num_threads
-    _num_threads = max(1, count or len(os.sched_getaffinity(0)))
+    if count is None:
+        # Not on every platform; it counts the cores that this process may use.
+        affinity = getattr(os, "sched_getaffinity", None)
+        count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    if not 1 <= count <= MAX_THREADS:
+        raise InputError(f"--threads {count}: expected 1 to {MAX_THREADS}")
+    _num_threads = count
     torch.set_num_threads(_num_threads)
     faiss.omp_set_num_threads(_num_threads)
     return _num_threads
@@ -44,3 +58,28 @@ def single_threaded() -> Iterator[None]:
     finally:
         torch.set_num_threads(torch_threads)
         faiss.omp_set_num_threads(faiss_threads)
+
+
+def check_device(name: str) -> torch.device:
+    """The torch device called ``name``.
+
+    Raises:
+        InputError: torch knows no such device, or this machine has none.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first_line = str(error).splitlines()[0][:120]
+        raise InputError(f"--device {name}: cannot be used ({first_line})") from error
+    return device
+
+
+def check_seed(seed: int) -> None:
+    """Check that every library takes ``seed``.
+
+    Raises:
+        InputError: it is negative or has more than 31 bits.
+    """
+    if not 0 <= seed < 2**31 - 1:
+        raise InputError(f"--seed {seed}: expected 0 to {2**31 - 2}")

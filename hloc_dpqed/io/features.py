@@ -1,5 +1,6 @@
 """hloc feature files: one HDF5 group for each image, read image by image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,10 @@ def open_hdf5(path: Path) -> h5py.File:
         raise InputError(f"{path}: not a readable HDF5 file ({_first_line(error)})") from error
 
 
+# What h5py raises on damaged files.
+_HDF5_ERRORS = (OSError, RuntimeError, TypeError, KeyError, ValueError)
+
+
 def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
@@ -63,7 +68,24 @@ class FeatureFile:
         self._file.close()
 
     def __contains__(self, name: str) -> bool:
-        return isinstance(self._file.get(name), h5py.Group)
+        try:
+            return isinstance(self._file.get(name), h5py.Group)
+        except _HDF5_ERRORS:
+            return False
+
+    def extractor(self) -> str | None:
+        """Name of the extractor where the file tells it (attribute ``extractor``), else None."""
+        value = self._file.attrs.get("extractor")
+        return value if isinstance(value, str) else None
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Check that every image is in the file, before long work begins."""
+        missing = [name for name in names if name not in self]
+        if missing:
+            raise InputError(
+                f"{self.path}: {len(missing)} of {len(names)} images are not in the feature file, "
+                f"the first is {missing[0]!r}"
+            )
 
     def read(self, name: str) -> ImageFeatures:
         """Features of image ``name``, checked and normalised."""
@@ -75,11 +97,13 @@ class FeatureFile:
             for key in ("keypoints", "descriptors"):
                 if not isinstance(group.get(key), h5py.Dataset):
                     raise InputError(f"{where}: dataset {key!r} is missing")
-            keypoints = group["keypoints"].__array__()
-            descriptors = group["descriptors"].__array__()
-            scores = group["scores"].__array__() if "scores" in group else None
-            size = group["image_size"].__array__() if "image_size" in group else None
-        except (OSError, RuntimeError, TypeError) as error:
+            keypoints = _numbers(group["keypoints"], where)
+            descriptors = _numbers(group["descriptors"], where)
+            scores = _numbers(group["scores"], where) if "scores" in group else None
+            size = _numbers(group["image_size"], where) if "image_size" in group else None
+        except _HDF5_ERRORS as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{where}: cannot be read ({_first_line(error)})") from error
         if keypoints.ndim != 2 or keypoints.shape[1] < 2:
             raise InputError(f"{where}: keypoints have shape {keypoints.shape}, expected (N, 2)")
@@ -88,23 +112,45 @@ class FeatureFile:
             raise InputError(
                 f"{where}: descriptors have shape {descriptors.shape}, expected (D, {count})"
             )
-        descriptors = np.ascontiguousarray(descriptors.T)
-        wide = descriptors.astype(np.float32)
-        norms = np.linalg.norm(wide, axis=1)
-        if not np.isfinite(norms).all() or not np.isfinite(keypoints).all():
-            raise InputError(f"{where}: keypoints or descriptors are not finite")
-        if count and norms.min() <= 0:
-            raise InputError(f"{where}: descriptor {int(norms.argmin())} has zero length")
         if scores is None:
             scores = np.ones(count, np.float32)
         if scores.shape != (count,):
             raise InputError(f"{where}: scores have shape {scores.shape}, expected ({count},)")
+        if size is not None and size.shape != (2,):
+            raise InputError(f"{where}: image_size has shape {size.shape}, expected (2,)")
+        wide = np.ascontiguousarray(descriptors.T, np.float32)
+        norms = np.linalg.norm(wide, axis=1)
+        for what, values in (("keypoints", keypoints), ("descriptors", norms), ("scores", scores)):
+            if not np.isfinite(values).all():
+                raise InputError(f"{where}: {what} are not finite")
+        if count and norms.min() <= 0:
+            raise InputError(f"{where}: descriptor {int(norms.argmin())} has zero length")
         return ImageFeatures(
             keypoints[:, :2].astype(np.float32),
-            (wide / np.maximum(norms, 1e-30)[:, None]).astype(np.float32),
+            wide / np.maximum(norms, 1e-30)[:, None],
             scores.astype(np.float32),
             None if size is None else (int(size[0]), int(size[1])),
         )
+
+
+def _numbers(dataset: h5py.Dataset, where: str) -> np.ndarray:
+    """The dataset as an array.
+
+    Raises:
+        InputError: it does not hold numbers.
+    """
+    values = dataset.__array__()
+    if values.dtype.kind not in "fiu":
+        raise InputError(f"{where}: {dataset.name.rsplit('/', 1)[-1]} does not hold numbers")
+    return values
+
+
+def feature_kind(path: Path) -> dict[str, str]:
+    """What a feature file tells of its kind: its ``name``, as hloc's name the extractor, and the
+    ``extractor`` of its attribute of that name where there is one."""
+    with FeatureFile(path) as file:
+        extractor = file.extractor()
+    return {"name": Path(path).stem} | ({} if extractor is None else {"extractor": extractor})
 
 
 def read_global_descriptors(path: Path, names: list[str]) -> np.ndarray:
@@ -116,17 +162,22 @@ def read_global_descriptors(path: Path, names: list[str]) -> np.ndarray:
     rows: list[np.ndarray] = []
     with open_hdf5(path) as file:
         for name in names:
-            group = file.get(name)
-            if not isinstance(group, h5py.Group) or "global_descriptor" not in group:
-                raise InputError(f"{path}: image {name!r} has no global_descriptor")
-            row = group["global_descriptor"].__array__().astype(np.float32).ravel()
+            where = f"{path}: image {name!r}"
+            try:
+                group = file.get(name)
+                if not isinstance(group, h5py.Group) or "global_descriptor" not in group:
+                    raise InputError(f"{where} has no global_descriptor")
+                row = _numbers(group["global_descriptor"], where).astype(np.float32).ravel()
+            except _HDF5_ERRORS as error:
+                if isinstance(error, InputError):
+                    raise
+                raise InputError(f"{where}: cannot be read ({_first_line(error)})") from error
             if rows and len(row) != len(rows[0]):
                 raise InputError(
-                    f"{path}: image {name!r}: global_descriptor has {len(row)} dimensions, "
-                    f"expected {len(rows[0])}"
+                    f"{where}: global_descriptor has {len(row)} dimensions, expected {len(rows[0])}"
                 )
             norm = np.linalg.norm(row)
             if not np.isfinite(norm) or norm <= 0:
-                raise InputError(f"{path}: image {name!r}: global_descriptor is zero or not finite")
+                raise InputError(f"{where}: global_descriptor is zero or not finite")
             rows.append(row / norm)
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)

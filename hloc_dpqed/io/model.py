@@ -46,13 +46,17 @@ def reference_from_reconstruction(
     Several observations of a point in one image collapse to the one of lowest keypoint index.
 
     Raises:
-        InputError: no registered image, two images of one name, or a point that is not finite.
+        InputError: no registered image, two images of one name, a name that is not UTF-8, an image
+            that sees a point which the model lacks, or a pose or point that is not finite.
     """
     images = [im for im in reconstruction.images.values() if im.has_pose]
-    images.sort(key=lambda im: im.name)
-    names = [im.name for im in images]
     if not images:
         raise InputError(f"{source}: no registered image")
+    try:
+        images.sort(key=lambda im: im.name)
+    except UnicodeDecodeError as cause:
+        raise InputError(f"{source}: an image name is not UTF-8 ({cause})") from cause
+    names = [im.name for im in images]
     for first, second in itertools.pairwise(names):
         if first == second:
             raise InputError(f"{source}: image {first!r} is registered twice")
@@ -63,6 +67,10 @@ def reference_from_reconstruction(
     if not np.isfinite(xyz).all():
         bad = int(point_ids[~np.isfinite(xyz).all(1)][0])
         raise InputError(f"{source}: point {bad} has coordinates that are not finite")
+    poses = np.array([im.cam_from_world().matrix() for im in images], np.float64)
+    if not np.isfinite(poses).all():
+        bad_image = names[int(np.flatnonzero(~np.isfinite(poses).all((1, 2)))[0])]
+        raise InputError(f"{source}: the pose of image {bad_image!r} is not finite")
     camera_ids = sorted({im.camera_id for im in images})
     camera_row = {camera_id: row for row, camera_id in enumerate(camera_ids)}
 
@@ -70,6 +78,11 @@ def reference_from_reconstruction(
     rows_all, keypoints_all = [], []
     for i, image in enumerate(images):
         keypoints, ids = observed_points(image)
+        unknown = ids[~np.isin(ids, point_ids)]
+        if len(unknown):
+            raise InputError(
+                f"{source}: image {names[i]!r} sees point {unknown[0]}, which the model lacks"
+            )
         rows = np.searchsorted(point_ids, ids)
         # np.unique keeps the first of equal rows, and keypoints come in increasing order.
         rows, first = np.unique(rows, return_index=True)
@@ -82,7 +95,7 @@ def reference_from_reconstruction(
         image_ids=np.array([im.image_id for im in images], np.int64),
         cameras=[reconstruction.cameras[i] for i in camera_ids],
         camera_index=np.array([camera_row[im.camera_id] for im in images], np.int32),
-        cam_from_world=np.array([im.cam_from_world().matrix() for im in images], np.float64),
+        cam_from_world=poses,
         point_ids=point_ids,
         xyz=xyz,
         reprojection_error=error,
@@ -129,6 +142,8 @@ def read_observations(
                     f"{features}: image {name!r} has {len(image.keypoints)} keypoints but the "
                     f"model refers to keypoint {int(index.max())}; they are out of step"
                 )
+            if len(image.keypoints) == 0:
+                continue  # some extractors write no dimension then
             if descriptors is None:
                 descriptors = np.zeros((count, image.descriptors.shape[1]), np.float16)
             if image.descriptors.shape[1] != descriptors.shape[1]:
@@ -139,7 +154,8 @@ def read_observations(
             descriptors[rows] = image.descriptors[index]
             scores[rows] = image.scores[index]
             keypoints[rows] = image.keypoints[index]
-    assert descriptors is not None  # a reference map has at least one image
+    if descriptors is None:
+        raise InputError(f"{features}: no image of the model has a keypoint")
     return Observations(
         descriptors,
         scores,

@@ -13,7 +13,8 @@ def parse_size(text: str | int) -> int:
     Raises:
         InputError: not a size, or not positive.
     """
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMG]?B)?\s*", str(text).upper())
+    # At most 18 digits: more is a mistake, and overflows.
+    match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]+)?)\s*([KMG]?B)?\s*", str(text).upper())
     size = int(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
     if size < 1:
         raise InputError(f"{text}: not a size, expected such as 300KB, 1MB or a number of bytes")
