@@ -118,7 +118,7 @@ def main(
     if global_features is not None:
         described = read_global_descriptors(global_features, reference.image_names)
     compressor = Compressor(
-        reference, observations, conf, described, device, progress, feature_kind(features)
+        reference, observations, conf, described, device, progress, features=feature_kind(features)
     )
     if budget is not None:
         data = compressor.fit_budget(parse_size(budget), budget_scope)
