@@ -7,10 +7,11 @@ import numpy as np
 from ..errors import InputError
 from ..reference import Observations
 from .base import Codec
+from .dpqed import DPQEDCodec
 from .none import NoneCodec
 from .pq import PQCodec
 
-CODECS: dict[str, type[Codec]] = {c.name: c for c in (NoneCodec, PQCodec)}
+CODECS: dict[str, type[Codec]] = {c.name: c for c in (NoneCodec, PQCodec, DPQEDCodec)}
 
 
 def codec_class(name: str) -> type[Codec]:

@@ -1,1 +1,1 @@
-""""""
+"""Losses, gradient estimators and batches that fit a differentiable codec."""

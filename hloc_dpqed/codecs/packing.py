@@ -1,0 +1,53 @@
+"""Codebook indices to bytes and back, and how many centroids a map can carry."""
+
+import warnings
+
+import numpy as np
+
+from ..errors import InputError
+
+
+def codebooks_for(code_bytes: int, bits: int, name: str) -> int:
+    """Number of indices of ``bits`` bits that fill ``code_bytes`` bytes.
+
+    Raises:
+        InputError: ``bits`` is neither 4 nor 8, or there is no byte.
+    """
+    if bits not in (4, 8):
+        raise InputError(f"codec {name}: {bits} bits an index, expected 4 or 8")
+    if code_bytes < 1:
+        raise InputError(f"--code_bytes {code_bytes}: {name} needs at least 1")
+    return code_bytes * 8 // bits
+
+
+def num_centroids(rows: int, bits: int, name: str) -> int:
+    """2 ** ``bits``, or fewer (with a warning) where there are fewer rows to fit them on.
+
+    Raises:
+        InputError: there is no row.
+    """
+    if rows == 0:
+        raise InputError("the map has no observation to fit a codec on")
+    wanted = 1 << bits
+    if rows < wanted:
+        warnings.warn(
+            f"codec {name}: {rows} observations for {wanted} centroids, {rows} are used instead",
+            stacklevel=3,
+        )
+    return min(wanted, rows)
+
+
+def pack_indices(indices: np.ndarray, bits: int) -> np.ndarray:
+    """(N, M) indices to (N, M * bits / 8) uint8; with 4 bits the lower half comes first."""
+    indices = indices.astype(np.uint8)
+    if bits == 8:
+        return np.ascontiguousarray(indices)
+    return indices[:, 0::2] | (indices[:, 1::2] << 4)
+
+
+def unpack_indices(codes: np.ndarray, bits: int) -> np.ndarray:
+    """The inverse of ``pack_indices``: (N, M) uint8."""
+    codes = np.asarray(codes, np.uint8)
+    if bits == 8:
+        return codes
+    return np.stack([codes & 15, codes >> 4], 2).reshape(len(codes), -1)

@@ -1,0 +1,72 @@
+"""Losses on descriptors. Pure functions; each returns a dictionary of (B,) tensors with 'total'."""
+
+import torch
+import torch.nn.functional as F
+
+
+def squared_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Squared Euclidean distances of (B, D) and (N, D): (B, N), not negative."""
+    squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
+    return squared.clamp_min(0)
+
+
+def reconstruction_loss(decoded: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Squared error |decoded - target|^2 of each row.
+
+    Source: the L2 reconstruction loss of Laskar et al., ECCV 2024.
+    """
+    error = ((decoded - target) ** 2).sum(1)
+    return {"total": error, "reconstruction": error}
+
+
+def triplet_loss(
+    anchor: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor, margin: float
+) -> dict[str, torch.Tensor]:
+    """Hinge max(0, margin + |a - p| - |a - n|) with Euclidean distances, row by row.
+
+    Source: Mishchuk et al., "Working hard to know your neighbor's margins", NeurIPS 2017,
+    equation 1, with the margin as a parameter.
+    """
+    to_positive = _distance(anchor, positive)
+    to_negative = _distance(anchor, negative)
+    hinge = F.relu(margin + to_positive - to_negative)
+    return {"total": hinge, "positive": to_positive, "negative": to_negative}
+
+
+def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    # The offset keeps the gradient finite where two vectors coincide.
+    return ((a - b) ** 2).sum(1).add(1e-12).sqrt()
+
+
+def hardest_negatives(
+    anchor: torch.Tensor, keys: torch.Tensor, anchor_labels: torch.Tensor, key_labels: torch.Tensor
+) -> torch.Tensor:
+    """For each anchor the nearest key of another label: (B,) int64 rows of ``keys``.
+
+    Source: hardest-in-batch mining, Mishchuk et al., NeurIPS 2017. The choice has no gradient.
+    """
+    with torch.no_grad():
+        distances = squared_distances(anchor, keys)
+        distances.masked_fill_(anchor_labels[:, None] == key_labels[None], torch.inf)
+        return distances.argmin(1)
+
+
+def contrastive_loss(
+    anchor: torch.Tensor,
+    keys: torch.Tensor,
+    anchor_labels: torch.Tensor,
+    key_labels: torch.Tensor,
+    temperature: float,
+) -> dict[str, torch.Tensor]:
+    """Cross-entropy of the right key under a softmax over all keys' cosine similarities.
+
+    Rows must be L2-normalised. ``key_labels`` are distinct and hold every anchor's label.
+
+    Source: InfoNCE, van den Oord et al., arXiv 1807.03748, equation 4, with the temperature of Wu
+    et al., CVPR 2018, equation 2.
+    """
+    logits = anchor @ keys.T / temperature
+    order = torch.argsort(key_labels)
+    target = order[torch.searchsorted(key_labels[order], anchor_labels)]
+    loss = F.cross_entropy(logits, target, reduction="none")
+    return {"total": loss, "correct": (logits.argmax(1) == target).float()}
