@@ -11,6 +11,7 @@ from .basic import select_all, select_random, select_track_length
 from .coverage import ensure_coverage
 from .hybrid import select_hybrid
 from .kcover import select_kcover
+from .triplet import select_triplet
 
 Selector = Callable[..., np.ndarray]
 
@@ -19,6 +20,7 @@ SELECTORS: dict[str, Selector] = {
     "random": select_random,
     "track_length": select_track_length,
     "kcover": select_kcover,
+    "triplet": select_triplet,
     "hybrid": select_hybrid,
 }
 
