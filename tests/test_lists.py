@@ -1,0 +1,193 @@
+"""Query lists, pairs and result files."""
+
+import numpy as np
+import pycolmap
+import pytest
+from hypothesis import given, strategies as st
+
+from hloc_dpqed.errors import InputError
+from hloc_dpqed.io.lists import (
+    read_lines,
+    read_pairs,
+    read_poses,
+    read_queries,
+    result_name,
+    write_poses,
+)
+
+MODELS = [m for m in pycolmap.CameraModelId.__members__ if m != "INVALID"]
+PINHOLE = "PINHOLE 640 480 500 500 320 240"
+
+
+def written(tmp_path, text, name="list.txt", encoding="utf-8"):
+    path = tmp_path / name
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def camera_of(model: str) -> pycolmap.Camera:
+    """Some valid camera of each model."""
+    count = next(
+        n
+        for n in range(1, 20)
+        if pycolmap.Camera(model=model, width=640, height=480, params=[1.0] * n).verify_params()
+    )
+    return pycolmap.Camera(
+        model=model, width=640, height=480, params=[500.0 + k for k in range(count)]
+    )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_camera_model_is_read(tmp_path, model):
+    camera = camera_of(model)
+    params = " ".join(map(str, camera.params))
+    path = written(tmp_path, f"a/q.jpg {model} 640 480 {params}\n")
+    ((name, read),) = read_queries(path)
+    assert name == "a/q.jpg"
+    assert (read.model.name, read.width, read.height) == (model, 640, 480)
+    np.testing.assert_array_equal(read.params, camera.params)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "q.jpg",
+        "a/b/q.jpg",
+        "with space.jpg",
+        "two  spaces/and more.jpg",
+        "Straße/été 夜.jpg",
+        "PINHOLE.jpg",
+        "a PINHOLE b.jpg",
+        "OPENCV PINHOLE",
+        "line\u2028separator.jpg",
+    ],
+)
+def test_names_of_queries(tmp_path, name):
+    path = written(tmp_path, f"{name} {PINHOLE}\n")
+    assert [n for n, _ in read_queries(path)] == [name]
+
+
+def test_blank_lines_comments_windows_line_ends_and_byte_order_mark(tmp_path):
+    text = f"\ufeffa.jpg {PINHOLE}\r\n\r\n# c.jpg {PINHOLE}\r\n  \r\n  b.jpg {PINHOLE}  "
+    assert [n for n, _ in read_queries(written(tmp_path, text))] == ["a.jpg", "b.jpg"]
+
+
+def test_patterns(tmp_path):
+    for name in ("night", "day"):
+        written(tmp_path, f"{name}.jpg {PINHOLE}\n", f"{name}_list.txt")
+    names = [n for n, _ in read_queries(tmp_path / "*_list.txt")]
+    assert names == ["day.jpg", "night.jpg"]
+    odd = written(tmp_path, f"odd.jpg {PINHOLE}\n", "odd[1].txt")
+    assert [n for n, _ in read_queries(odd)] == ["odd.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("", "holds no query"),
+        ("# only a comment", "holds no query"),
+        ("q.jpg", "no known camera model"),
+        ("q.jpg NOT_A_MODEL 640 480 500 320 240", "no known camera model"),
+        ("q.jpg INVALID 640 480", "no known camera model"),
+        (PINHOLE, "no known camera model"),  # the name is missing
+        ("q.jpg PINHOLE", "bad intrinsics"),
+        ("q.jpg PINHOLE 640", "bad intrinsics"),
+        ("q.jpg PINHOLE 640 480", "bad intrinsics"),
+        ("q.jpg PINHOLE 640 480 500 500 320", "bad intrinsics"),
+        ("q.jpg PINHOLE 640 480 500 500 320 240 1", "bad intrinsics"),
+        ("q.jpg PINHOLE 0 480 500 500 320 240", "bad intrinsics"),
+        ("q.jpg PINHOLE -640 480 500 500 320 240", "bad intrinsics"),
+        ("q.jpg PINHOLE 640.5 480 500 500 320 240", "bad intrinsics"),
+        ("q.jpg PINHOLE 640 480 nan 500 320 240", "bad intrinsics"),
+        ("q.jpg PINHOLE 640 480 500 inf 320 240", "bad intrinsics"),
+        ("q.jpg PINHOLE 640 480 500 x 320 240", "bad intrinsics"),
+        ("q.jpg PINHOLE 99999999999999999999999 480 500 500 320 240", "bad intrinsics"),
+    ],
+)
+def test_bad_queries(tmp_path, line, told):
+    path = written(tmp_path, f"\n{line}\n")
+    with pytest.raises(InputError, match=told) as error:
+        read_queries(path)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("read", [read_queries, read_pairs, read_poses])
+def test_files_that_cannot_be_read(tmp_path, read):
+    for path, told in [
+        (tmp_path / "absent.txt", "no such file"),
+        (tmp_path, "no such file"),
+        (written(tmp_path, "épée.jpg x", encoding="latin-1"), "not UTF-8"),
+    ]:
+        with pytest.raises(InputError, match=told) as error:
+            read(path)
+        assert "\n" not in str(error.value)
+
+
+def test_lines_are_numbered_as_in_the_file(tmp_path):
+    path = written(tmp_path, "\n# x\na\r\n\nb")
+    assert read_lines(path, "text") == [(3, "a"), (5, "b")]
+
+
+def test_pairs(tmp_path):
+    path = written(tmp_path, "q1 b\nq1 a\r\n\nq2 a\nq1 b\n")
+    assert read_pairs(path) == {"q1": ["b", "a"], "q2": ["a"]}
+
+
+def test_pairs_of_names_with_spaces(tmp_path):
+    known = ["q 1.jpg", "p"], ["db 1.jpg", "a.jpg"]
+    path = written(tmp_path, "q 1.jpg db 1.jpg\np a.jpg\np db 1.jpg\nq 1.jpg gone.jpg\n")
+    assert read_pairs(path, *known) == {
+        "q 1.jpg": ["db 1.jpg", "gone.jpg"],
+        "p": ["a.jpg", "db 1.jpg"],
+    }
+    # Another list's query with a known reference.
+    path = written(tmp_path, "other q.jpg db 1.jpg\n")
+    assert read_pairs(path, *known) == {"other q.jpg": ["db 1.jpg"]}
+
+
+@pytest.mark.parametrize("line", ["one", "a b c", "q 1.jpg x q"])
+def test_bad_pairs(tmp_path, line):
+    path = written(tmp_path, f"q a\n{line}\n")
+    with pytest.raises(InputError, match=r":2: expected two image names"):
+        read_pairs(path, ["q", "q 1.jpg"], ["x q", "1.jpg x q"] if line.startswith("q") else [])
+
+
+def test_result_names():
+    assert result_name("a/b/c.jpg") == "c.jpg"
+    assert result_name("a/b/c.jpg", prepend_camera_name=True) == "b/c.jpg"
+    assert result_name("c.jpg", prepend_camera_name=True) == "c.jpg"
+    assert result_name("a/b/c.jpg", full_names=True) == "a/b/c.jpg"
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=7, max_size=7))
+def test_poses_survive_a_round_trip(tmp_path_factory, values):
+    quaternion = np.array(values[:4]) if np.linalg.norm(values[:4]) > 1e-3 else np.eye(4)[0]
+    pose = pycolmap.Rigid3d(
+        pycolmap.Rotation3d((quaternion / np.linalg.norm(quaternion))[[1, 2, 3, 0]]), values[4:]
+    ).matrix()
+    path = tmp_path_factory.mktemp("poses") / "poses.txt"
+    write_poses(path, {"a b.jpg": pose, "x/y.jpg": pose})
+    read = read_poses(path)
+    assert list(read) == ["a b.jpg", "x/y.jpg"]
+    np.testing.assert_allclose(read["x/y.jpg"], pose, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a 1 0 0 0 0 0",
+        "1 0 0 0 0 0 0",
+        "a 1 0 0 0 0 0 x",
+        "a 1 0 0 0 0 0 nan",
+        "a 0 0 0 0 1 2 3",
+        "a inf 0 0 0 1 2 3",
+    ],
+)
+def test_bad_poses(tmp_path, line):
+    with pytest.raises(InputError, match=r":1: expected `name qw qx qy qz tx ty tz`"):
+        read_poses(written(tmp_path, line))
+
+
+def test_a_name_twice_among_poses(tmp_path):
+    with pytest.raises(InputError, match=r":2: 'a' comes twice"):
+        read_poses(written(tmp_path, "a 1 0 0 0 0 0 0\na 1 0 0 0 0 0 0\n"))
