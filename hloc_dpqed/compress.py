@@ -121,7 +121,7 @@ def main(
         reference, observations, conf, described, device, progress, features=feature_kind(features)
     )
     if budget is not None:
-        data = compressor.fit_budget(parse_size(budget), budget_scope)
+        data = compressor.fit_budget(parse_size(budget), budget_scope)[1]
     else:
         wanted = reference.num_points if num_points is None else num_points
         if fraction is not None:
@@ -251,8 +251,11 @@ class Compressor:
         )
         return canonical_map(compressed)
 
-    def fit_budget(self, budget: int, scope: str) -> bytes:
-        """The file with the most points whose size, as ``scope`` counts it, is within ``budget``.
+    def fit_budget(self, budget: int, scope: str) -> tuple[CompressedMap, bytes]:
+        """The map with the most points whose size, as ``scope`` counts it, is within ``budget``.
+
+        Returns:
+            The map, and the bytes of its file.
 
         Raises:
             InputError: not even a map with one point fits; the line says what would.
@@ -264,7 +267,8 @@ class Compressor:
                 raise InputError(
                     f"--budget {budget}: a code has {self.codec.code_size} bytes; nothing fits"
                 )
-            return to_bytes(self.compress(min(count, total)))
+            compressed = self.compress(min(count, total))
+            return compressed, to_bytes(compressed)
 
         def size(candidate: CompressedMap, data: bytes) -> int:
             return candidate.codes.nbytes if scope == "codes" else len(data)
@@ -272,8 +276,8 @@ class Compressor:
         # The size grows with the points, nearly linearly: a bracketed secant search. The selection
         # is made anew for each count, so sizes may waver: only what was measured is trusted.
         smallest = self.compress(1)
-        best = to_bytes(smallest)
-        low, low_size = 1, size(smallest, best)
+        best = smallest, to_bytes(smallest)
+        low, low_size = 1, size(*best)
         if low_size > budget:
             raise InputError(
                 f"--budget {format_size(budget)}: nothing fits, the smallest possible map "
@@ -288,7 +292,7 @@ class Compressor:
         data = to_bytes(everything)
         high, high_size = total, size(everything, data)
         if high_size <= budget:
-            return data
+            return everything, data
         while high - low > max(1, low // 500):
             slope = (high_size - low_size) / (high - low)
             guess = low + int((budget - low_size) / max(slope, 1e-9))
@@ -300,7 +304,7 @@ class Compressor:
             data = to_bytes(candidate)
             measured = size(candidate, data)
             if measured <= budget:
-                low, low_size, best = middle, measured, data
+                low, low_size, best = middle, measured, (candidate, data)
             else:
                 high, high_size = middle, measured
         return best
