@@ -1,0 +1,275 @@
+"""COLMAP models as arrays: what is read, and what is refused."""
+
+import shutil
+
+import numpy as np
+import pycolmap
+import pytest
+from synthetic import make_scene
+
+from hloc_dpqed.compressed_map import project_points
+from hloc_dpqed.errors import InputError
+from hloc_dpqed.io.model import (
+    load_reconstruction,
+    read_observations,
+    read_reference,
+    reference_from_reconstruction,
+)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return make_scene(tmp_path_factory.mktemp("model"), num_points=60, dim=16)
+
+
+def model_of(cameras, images, points) -> pycolmap.Reconstruction:
+    """A model by hand.
+
+    Args:
+        cameras: pycolmap cameras with ids.
+        images: (id, name, camera id, keypoints, pose) of each registered image.
+        points: (xyz, [(image id, keypoint), ...]) of each point.
+    """
+    model = pycolmap.Reconstruction()
+    for camera in cameras:
+        model.add_camera(camera)
+        rig = pycolmap.Rig(rig_id=camera.camera_id)
+        rig.add_ref_sensor(camera.sensor_id)
+        model.add_rig(rig)
+    for image_id, name, camera_id, keypoints, pose in images:
+        image = pycolmap.Image(
+            name=name,
+            keypoints=np.reshape(keypoints, (-1, 2)),
+            camera_id=camera_id,
+            image_id=image_id,
+        )
+        frame = pycolmap.Frame()
+        frame.frame_id = image.frame_id = image_id
+        frame.rig_id = camera_id
+        frame.add_data_id(image.data_id)
+        frame.rig_from_world = pose
+        model.add_frame(frame)
+        model.add_image(image)
+        model.register_frame(frame.frame_id)
+    for xyz, elements in points:
+        track = pycolmap.Track()
+        for image_id, keypoint in elements:
+            track.add_element(image_id, keypoint)
+        model.add_point3D(np.asarray(xyz, float), track)
+    return model
+
+
+def pinhole(camera_id=1):
+    return pycolmap.Camera(
+        model="PINHOLE", width=640, height=480, params=[500, 500, 320, 240], camera_id=camera_id
+    )
+
+
+IDENTITY = pycolmap.Rigid3d()
+
+
+def test_arrays_say_what_the_model_says(scene):
+    model = pycolmap.Reconstruction(scene.sfm)
+    reference = read_reference(scene.sfm)
+    assert reference.image_names == sorted(scene.db_names)
+    by_name = {image.name: image for image in model.images.values() if image.has_pose}
+    for i, name in enumerate(reference.image_names):
+        image = by_name[name]
+        assert reference.image_ids[i] == image.image_id
+        np.testing.assert_array_equal(reference.cam_from_world[i], image.cam_from_world().matrix())
+        camera = reference.cameras[reference.camera_index[i]]
+        np.testing.assert_array_equal(camera.params, image.camera.params)
+        seen = {
+            p.point3D_id: k for k, p in reversed([*enumerate(image.points2D)]) if p.has_point3D()
+        }
+        rows = reference.visibility[i]
+        np.testing.assert_array_equal(reference.point_ids[rows], sorted(seen))
+        own = slice(reference.visibility.indptr[i], reference.visibility.indptr[i + 1])
+        expected = [seen[p] for p in sorted(seen)]
+        np.testing.assert_array_equal(reference.keypoint_index[own], expected)
+    for row, point_id in enumerate(reference.point_ids):
+        np.testing.assert_array_equal(reference.xyz[row], model.points3D[point_id].xyz)
+    assert (np.diff(reference.point_ids) > 0).all()
+
+
+def test_text_and_binary_models_are_the_same(scene, tmp_path):
+    model = pycolmap.Reconstruction(scene.sfm)
+    model.write_text(str(tmp_path))
+    ours, other = read_reference(scene.sfm), read_reference(tmp_path)
+    np.testing.assert_allclose(ours.xyz, other.xyz, rtol=1e-12)
+    np.testing.assert_array_equal(ours.visibility.indices, other.visibility.indices)
+
+
+def test_duplicate_observations_collapse_to_the_lowest_keypoint():
+    images = [(1, "a", 1, [[1, 1], [2, 2], [3, 3], [4, 4]], IDENTITY)]
+    points = [([0, 0, 5], [(1, 3), (1, 1)]), ([1, 0, 5], [(1, 0), (1, 2)])]
+    reference = reference_from_reconstruction(model_of([pinhole()], images, points))
+    np.testing.assert_array_equal(reference.visibility[0], [0, 1])
+    np.testing.assert_array_equal(reference.keypoint_index, [1, 0])
+
+
+def test_odd_but_valid_models():
+    """Images without points, points seen once or never, behind the camera, several cameras."""
+    fisheye = pycolmap.Camera(
+        model="OPENCV_FISHEYE",
+        width=800,
+        height=600,
+        params=[400, 400, 400, 300, 0, 0, 0, 0],
+        camera_id=7,
+    )
+    images = [
+        (4, "b with space.jpg", 7, [[5, 5]], IDENTITY),
+        (2, "a/夜.jpg", 1, [[1, 1], [2, 2]], IDENTITY),
+        (9, "c.jpg", 1, [], IDENTITY),
+    ]
+    points = [([0, 0, 5], [(2, 0), (4, 0)]), ([1, 0, -5], [(2, 1)]), ([1, 1, 5], [])]
+    reference = reference_from_reconstruction(
+        model_of([pinhole(), fisheye, pinhole(3)], images, points)
+    )
+    assert reference.image_names == ["a/夜.jpg", "b with space.jpg", "c.jpg"]
+    np.testing.assert_array_equal(reference.visibility.indptr, [0, 2, 3, 3])
+    # Camera 3 is used by nobody.
+    assert [c.model.name for c in reference.cameras] == ["PINHOLE", "OPENCV_FISHEYE"]
+    np.testing.assert_array_equal(reference.camera_index, [0, 1, 0])
+    np.testing.assert_array_equal(reference.visibility.track_lengths(), [2, 1, 0])
+
+
+def test_rigs_of_several_cameras(tmp_path):
+    pycolmap.set_random_seed(0)
+    options = pycolmap.SyntheticDatasetOptions()
+    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = 2, 3, 2
+    options.num_points3D = 40
+    options.sensor_from_rig_translation_stddev = 0.1
+    options.sensor_from_rig_rotation_stddev = 5.0
+    model = pycolmap.synthesize_dataset(options)
+    model.write(tmp_path)
+    reference = read_reference(tmp_path)
+    assert reference.num_images == 12 and len(reference.cameras) == 6
+    by_id = dict(model.images.items())
+    for i in range(12):
+        image = by_id[int(reference.image_ids[i])]
+        rows = reference.visibility[i]
+        camera = reference.cameras[reference.camera_index[i]]
+        xy, visible = project_points(reference.xyz[rows], camera, reference.cam_from_world[i])
+        assert visible.all()
+        own = slice(reference.visibility.indptr[i], reference.visibility.indptr[i + 1])
+        detected = [image.points2D[k].xy for k in reference.keypoint_index[own]]
+        np.testing.assert_allclose(xy, detected, atol=1e-6)
+
+
+def test_models_without_registered_images(tmp_path):
+    with pytest.raises(InputError, match="the model: no registered image"):
+        reference_from_reconstruction(pycolmap.Reconstruction())
+    pycolmap.Reconstruction().write(tmp_path)
+    with pytest.raises(InputError, match="no registered image"):
+        read_reference(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("images", "points", "told"),
+    [
+        ([(1, "a", 1, [], IDENTITY), (2, "a", 1, [], IDENTITY)], [], "'a' is registered twice"),
+        ([(1, "a", 1, [[1, 1]], IDENTITY)], [([np.nan, 0, 0], [(1, 0)])], "point 1 .* not finite"),
+        (
+            [(1, "a", 1, [], pycolmap.Rigid3d(pycolmap.Rotation3d(), [np.inf, 0, 0]))],
+            [],
+            "pose of image 'a' is not finite",
+        ),
+    ],
+)
+def test_refused(images, points, told):
+    with pytest.raises(InputError, match=told) as error:
+        reference_from_reconstruction(model_of([pinhole()], images, points), "sfm")
+    assert str(error.value).startswith("sfm: ") and "\n" not in str(error.value)
+
+
+def test_names_that_are_not_utf8(scene, tmp_path):
+    for name in ("cameras.bin", "points3D.bin", "rigs.bin", "frames.bin"):
+        shutil.copy(scene.sfm / name, tmp_path / name)
+    data = (scene.sfm / "images.bin").read_bytes()
+    assert b"db/day/0.jpg\0" in data
+    (tmp_path / "images.bin").write_bytes(data.replace(b"db/day/0.jpg", b"db/d\xe9y/0.jpg"))
+    with pytest.raises(InputError, match="not UTF-8"):
+        read_reference(tmp_path)
+
+
+def test_folders_without_a_model(scene, tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        load_reconstruction(tmp_path / "absent")
+    with pytest.raises(InputError, match="expected cameras, images and points3D"):
+        load_reconstruction(tmp_path)
+    shutil.copytree(scene.sfm, tmp_path / "sfm")
+    (tmp_path / "sfm" / "points3D.bin").unlink()
+    with pytest.raises(InputError, match="expected cameras, images and points3D"):
+        load_reconstruction(tmp_path / "sfm")
+
+
+def test_truncated_models_are_told(scene, tmp_path):
+    names = ("cameras.bin", "images.bin", "points3D.bin")
+    rng = np.random.default_rng(0)
+    for name in names:
+        folder = tmp_path / name
+        shutil.copytree(scene.sfm, folder)
+        data = (scene.sfm / name).read_bytes()
+        for size in (0, 4, 8, *rng.integers(9, len(data) - 1, 3)):
+            (folder / name).write_bytes(data[:size])
+            with pytest.raises(InputError) as error:
+                read_reference(folder)
+            assert "\n" not in str(error.value)
+
+
+def test_observations_are_those_of_the_model(scene):
+    reference = read_reference(scene.sfm)
+    observations = read_observations(reference, scene.features)
+    model = pycolmap.Reconstruction(scene.sfm)
+    assert len(observations) == reference.visibility.num_observations
+    np.testing.assert_array_equal(observations.point_index, reference.visibility.indices)
+    for k in range(0, len(observations), 7):
+        image = model.images[int(reference.image_ids[observations.image_index[k]])]
+        xy = image.points2D[int(reference.keypoint_index[k])].xy
+        np.testing.assert_allclose(observations.keypoints[k] + 0.5, xy, atol=1e-4)
+    # The same point looks the same in all images, and different from others.
+    similarity = observations.descriptors.astype(float) @ observations.descriptors.T.astype(float)
+    same = observations.point_index[:, None] == observations.point_index
+    assert similarity[same].min() > similarity[~same].max()
+
+
+def test_features_out_of_step_with_the_model(scene, tmp_path):
+    import h5py
+
+    reference = read_reference(scene.sfm)
+    for case, told in [
+        ("missing", "not in the feature file"),
+        ("short", "out of step"),
+        ("other dimension", "descriptors of 3 dimensions, expected 16"),
+    ]:
+        path = tmp_path / f"{case}.h5"
+        shutil.copy(scene.features, path)
+        with h5py.File(path, "a") as file:
+            name = reference.image_names[1]
+            group = file[name]
+            keypoints, descriptors = group["keypoints"][:], group["descriptors"][:]
+            for key in ("keypoints", "descriptors", "scores"):
+                del group[key]
+            if case == "missing":
+                del file[name]
+            elif case == "short":
+                group["keypoints"], group["descriptors"] = keypoints[:3], descriptors[:, :3]
+            else:
+                group["keypoints"], group["descriptors"] = keypoints, descriptors[:3]
+        with pytest.raises(InputError, match=told) as error:
+            read_observations(reference, path)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_images_without_keypoints_have_no_dimension(tmp_path):
+    import h5py
+
+    images = [(1, "a", 1, [], IDENTITY), (2, "b", 1, [[1, 1]], IDENTITY)]
+    model = model_of([pinhole()], images, [([0, 0, 5], [(2, 0)])])
+    path = tmp_path / "features.h5"
+    with h5py.File(path, "w") as file:
+        file["a/keypoints"], file["a/descriptors"] = np.zeros((0, 2)), np.zeros((0, 0))
+        file["b/keypoints"], file["b/descriptors"] = np.ones((1, 2)), np.ones((4, 1))
+    observations = read_observations(reference_from_reconstruction(model), path)
+    assert observations.descriptors.shape == (1, 4)
