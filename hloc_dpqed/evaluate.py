@@ -37,7 +37,7 @@ def main(
         InputError: a file is missing or wrong, or the two share no name.
     """
     limits = parse_thresholds(thresholds)
-    truth = _reference_poses(Path(reference))
+    truth = read_truth(Path(reference))
     if queries is not None:
         listed = _listed_names(queries, truth)
         truth = {name: pose for name, pose in truth.items() if name in listed}
@@ -58,7 +58,8 @@ def main(
     return summarize(errors, limits)
 
 
-def _reference_poses(path: Path) -> dict[str, np.ndarray]:
+def read_truth(path: Path) -> dict[str, np.ndarray]:
+    """Reference poses by name, (3, 4) float64 [R | t], from a pose file or a COLMAP model."""
     if not path.is_dir():
         return read_poses(path)
     model = read_reference(path)

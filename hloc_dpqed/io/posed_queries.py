@@ -1,0 +1,70 @@
+"""Queries with their features, retrieved images and ground-truth poses, from hloc's files."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..evaluate import match_names, read_truth
+from ..logger import logger
+from ..measures import PosedQuery
+from .features import FeatureFile
+from .lists import read_pairs, read_queries
+
+
+def read_posed_queries(
+    queries: Path,
+    features: Path,
+    retrieval: Path | str,
+    reference_poses: Path,
+    image_names: Collection[str] = (),
+) -> list[PosedQuery]:
+    """The listed queries whose pose is known, in the order of the list.
+
+    Args:
+        queries: hloc's query list with intrinsics.
+        features: hloc's local feature file of the queries.
+        retrieval: hloc's pairs file, or the string 'none' for the whole map.
+        reference_poses: pose file in the format of hloc's results, or a COLMAP model.
+        image_names: of the database, to read names with spaces in the pairs.
+
+    Raises:
+        InputError: a file is missing or wrong, a query has no features, no query has a pose, or
+            nothing was retrieved for any query.
+    """
+    listed = read_queries(queries)
+    names = [name for name, _ in listed]
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise InputError(f"query {name!r} comes twice in the query list")
+        seen.add(name)
+    truth: dict[str, np.ndarray] = read_truth(Path(reference_poses))
+    pose_name = match_names(dict.fromkeys(names), truth)
+    if not pose_name:
+        raise InputError(f"{reference_poses}: holds no pose of a query of {queries}")
+    if len(pose_name) < len(names):
+        missing = next(name for name in names if name not in pose_name)
+        logger.warning(
+            f"{reference_poses}: no pose for {len(names) - len(pose_name)} of {len(names)} "
+            f"queries, the first is {missing!r}; they are left out"
+        )
+    pairs = None
+    if str(retrieval) != "none":
+        pairs = read_pairs(Path(retrieval), names, image_names)
+        if not any(name in pairs for name in names):
+            raise InputError(f"{retrieval}: no pair of a listed query")
+    with FeatureFile(features) as file:
+        file.check_names([name for name in names if name in pose_name])
+        return [
+            PosedQuery(
+                name,
+                camera,
+                file.read(name),
+                None if pairs is None else pairs.get(name, []),
+                truth[pose_name[name]],
+            )
+            for name, camera in listed
+            if name in pose_name
+        ]
