@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..reference import Observations, ReferenceMap
 from ..visibility import Visibility
 from .features import FeatureFile
+from .model_files import check_binary_model
 
 
 def load_reconstruction(path: Path) -> pycolmap.Reconstruction:
@@ -28,6 +29,8 @@ def load_reconstruction(path: Path) -> pycolmap.Reconstruction:
             break
     else:
         raise InputError(f"{path}: expected cameras, images and points3D as .bin or .txt")
+    if ending == ".bin":
+        check_binary_model(path)
     try:
         return pycolmap.Reconstruction(str(path))
     except Exception as error:  # pycolmap raises several C++ exception types for damaged files
