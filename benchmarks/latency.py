@@ -149,9 +149,9 @@ def benchmark(name: str, args: argparse.Namespace, folder: Path) -> None:
         compressed = read_map(map_path)
         Localizer(compressed)
         loads.append(time.perf_counter() - start)
-    for unique in (False, True):
-        localizer = Localizer(compressed, ransac_thresh=RANSAC_PX, unique_keypoints=unique)
-        label = "ours" + (", one match a keypoint" if unique else ", all matches")
+    for best_first in (False, True):
+        localizer = Localizer(compressed, ransac_thresh=RANSAC_PX, best_first=best_first)
+        label = "ours" + (", RANSAC on the best" if best_first else ", RANSAC on all matches")
         results = folder / "ours.txt"
         runs = repeat(
             lambda loc=localizer, out=results: run_ours(loc, queries, features, scene.pairs, out),

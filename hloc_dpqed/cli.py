@@ -127,6 +127,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--matcher", choices=NN_CONFS, default="NN-mutual")
     sub.add_argument("--ransac_thresh", type=float, default=12.0, metavar="PX")
     sub.add_argument("--covisibility_clustering", action="store_true")
+    sub.add_argument(
+        "--ransac_all_matches", action="store_true", help="RANSAC on all matches, as in hloc"
+    )
     naming = sub.add_mutually_exclusive_group()
     naming.add_argument("--prepend_camera_name", action="store_true")
     naming.add_argument("--full_names", action="store_true")

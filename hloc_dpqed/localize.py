@@ -37,6 +37,7 @@ def main(
     matcher: str = "NN-mutual",
     ransac_thresh: float = 12,
     covisibility_clustering: bool = False,
+    ransac_all_matches: bool = False,
     prepend_camera_name: bool = False,
     full_names: bool = False,
     fallback: str = "none",
@@ -65,6 +66,8 @@ def main(
         matcher: as named in hloc's ``match_features.confs``.
         ransac_thresh: pixels of the query's camera.
         covisibility_clustering, prepend_camera_name, config: as in hloc's ``localize_sfm``.
+        ransac_all_matches: give RANSAC all matches, as hloc does, and not the best of each
+            keypoint first.
         full_names: write the queries' whole names.
         fallback: 'closest' writes the pose of the closest retrieved image for a query that was
             not localized; such a query does not count as localized.
@@ -101,6 +104,7 @@ def main(
         matcher,
         ransac_thresh=ransac_thresh,
         covisibility_clustering=covisibility_clustering,
+        best_first=not ransac_all_matches,
         config=config,
         seed=seed,
         device=device,
@@ -120,6 +124,7 @@ def main(
         "matcher": matcher,
         "ransac_thresh": ransac_thresh,
         "covisibility_clustering": covisibility_clustering,
+        "ransac_all_matches": ransac_all_matches,
         "config": config,
         "seed": seed,
         "logs": logs is not None,

@@ -16,7 +16,7 @@ from .compressed_map import CompressedMap
 from .evaluate import pose_error
 from .io.features import ImageFeatures
 from .localization.localizer import Correspondences, Localizer
-from .localization.pose import estimate_pose, query_seed
+from .localization.pose import query_seed
 from .matching.nearest_neighbor import Matches
 
 CORRECT_PX = 4.0
@@ -106,13 +106,7 @@ def pose_of(
     found: Correspondences, query: PosedQuery, localizer: Localizer, seed: int
 ) -> dict[str, Any] | None:
     """pycolmap's answer for the query with the RANSAC seed, None where there is none."""
-    return estimate_pose(
-        query.features.keypoints[found.keypoint_index].astype(np.float64) + 0.5,
-        localizer.map.xyz[found.point_index],
-        query.camera,
-        localizer.options,
-        query_seed(seed, query.name),
-    )
+    return localizer.pose(found, query.features, query.camera, query_seed(seed, query.name))
 
 
 def measure(localizer: Localizer, queries: Sequence[PosedQuery], ransac_seeds: int) -> Measures:

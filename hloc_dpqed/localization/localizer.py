@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..io.features import ImageFeatures
 from ..matching.nearest_neighbor import NN_CONFS, Matches, match_all, match_images
 from ..threads import get_num_threads, single_threaded
-from .pose import estimate_pose, estimation_options, query_seed
+from .pose import estimate_pose, estimate_pose_best_first, estimation_options, query_seed
 
 
 @dataclass(frozen=True)
@@ -54,26 +54,15 @@ class Correspondences:
             pairs[chosen, 0], pairs[chosen, 1], votes, similarity[chosen], len(pairs)
         )
 
-    def subset(self, rows: np.ndarray) -> "Correspondences":
-        """The matches ``rows``, increasing."""
-        return Correspondences(
-            self.keypoint_index[rows],
-            self.point_index[rows],
-            self.votes[rows],
-            self.similarity[rows],
-            self.num_matches,
-        )
+    def best_of_keypoints(self) -> np.ndarray:
+        """Rows of one match for each keypoint: (k,) int64, increasing.
 
-    def best_of_keypoints(self) -> "Correspondences":
-        """One match for each keypoint: most votes, then highest similarity, then lowest point.
-
-        A keypoint shows one point. Of the several that different images give it, the others are
-        nearly always wrong, and they double what RANSAC has to look at.
+        The match with most votes, then of highest similarity, then of the lowest point.
         """
         order = np.lexsort((self.point_index, -self.similarity, -self.votes, self.keypoint_index))
         keypoints = self.keypoint_index[order]
         first = np.r_[True, keypoints[1:] != keypoints[:-1]][: len(keypoints)]
-        return self.subset(np.sort(order[first]))
+        return np.sort(order[first])
 
 
 @dataclass(frozen=True)
@@ -115,7 +104,8 @@ class Localizer:
         matcher: name of a matcher, as in hloc.
         ransac_thresh: pixels of the query's camera.
         covisibility_clustering: as in hloc, PnP on each co-visible group of retrieved images.
-        unique_keypoints: give PnP the best match of each keypoint only.
+        best_first: RANSAC looks at the best match of each keypoint, and the pose is refined on all
+            matches that agree; False gives RANSAC all matches, as hloc does.
         config: hloc's ``estimation`` and ``refinement`` options of pycolmap.
         seed: of RANSAC, mixed with each query's name.
         device: torch device of the matching.
@@ -131,7 +121,7 @@ class Localizer:
         *,
         ransac_thresh: float = 12,
         covisibility_clustering: bool = False,
-        unique_keypoints: bool = False,
+        best_first: bool = True,
         config: dict[str, Any] | None = None,
         seed: int = 0,
         device: str = "cpu",
@@ -142,7 +132,7 @@ class Localizer:
         self.map = compressed
         self.conf = NN_CONFS[matcher]
         self.covisibility_clustering = covisibility_clustering
-        self.unique_keypoints = unique_keypoints
+        self.best_first = best_first
         self.options = estimation_options(ransac_thresh, config)
         self.seed = seed
         self.device = torch.device(device)
@@ -196,6 +186,22 @@ class Localizer:
                 f"descriptors of {self.map.codec.dim}"
             )
 
+    def pose(
+        self,
+        found: Correspondences,
+        features: ImageFeatures,
+        camera: pycolmap.Camera,
+        seed: int,
+    ) -> dict[str, Any] | None:
+        """Pose from correspondences, as ``estimate_pose`` returns it."""
+        # hloc's keypoints have pixel centres at integers, COLMAP's at +0.5: added here, once.
+        points2D = features.keypoints[found.keypoint_index].astype(np.float64) + 0.5
+        points3D = self.map.xyz[found.point_index]
+        if not self.best_first:
+            return estimate_pose(points2D, points3D, camera, self.options, seed)
+        best = found.best_of_keypoints()
+        return estimate_pose_best_first(points2D, points3D, best, camera, self.options, seed)
+
     def solve(self, query: Query, matches: list[Matches]) -> Localization:
         """Pose from the matches of each retrieved image (or of the whole map)."""
         images = [] if query.retrieved is None else list(query.retrieved)
@@ -205,16 +211,8 @@ class Localizer:
         best: Localization | None = None
         for group in groups:
             found = Correspondences.collect([matches[k] for k in group], self.map.num_points)
-            if self.unique_keypoints:
-                found = found.best_of_keypoints()
-            # hloc's keypoints have pixel centres at integers, COLMAP's at +0.5: added here, once.
-            points2D = query.features.keypoints[found.keypoint_index].astype(np.float64) + 0.5
-            answer = estimate_pose(
-                points2D,
-                self.map.xyz[found.point_index],
-                query.camera,
-                self.options,
-                query_seed(self.seed, query.name),
+            answer = self.pose(
+                found, query.features, query.camera, query_seed(self.seed, query.name)
             )
             used = [images[k] for k in group] if images else []
             if answer is None:
