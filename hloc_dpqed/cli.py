@@ -69,6 +69,12 @@ def _export(args: dict[str, Any]) -> None:
     export.main(**args)
 
 
+def _sweep(args: dict[str, Any]) -> None:
+    from . import sweep
+
+    sweep.main(**args)
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -84,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     from .localize import FALLBACKS
     from .matching.nearest_neighbor import NN_CONFS
     from .selection import SELECTORS
+    from .sweep import PRESETS
 
     common = _Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -154,6 +161,36 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("export", _export, "write a map as a COLMAP model and a feature file for hloc")
     sub.add_argument("map", type=Path, metavar="MAP.dpqed")
     sub.add_argument("--output", type=Path, required=True, metavar="DIR")
+
+    sub = command("sweep", _sweep, "accuracy against bytes over codecs, code sizes and selectors")
+    sub.add_argument("--reference_sfm", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--features", type=Path, required=True, metavar="H5")
+    sub.add_argument("--queries", type=Path, required=True, metavar="TXT")
+    sub.add_argument("--query_features", type=Path, metavar="H5", help="default: --features")
+    sub.add_argument("--retrieval", required=True, metavar="PAIRS", help="pairs file, or 'none'")
+    sub.add_argument("--reference_poses", type=Path, required=True, metavar="POSES_OR_SFM")
+    sub.add_argument("--output", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--preset", choices=PRESETS, help="what is not given below is the preset's")
+    sub.add_argument("--codecs", nargs="+", choices=CODECS)
+    sub.add_argument("--code_bytes", nargs="+", type=int, metavar="B")
+    sub.add_argument("--selectors", nargs="+", choices=SELECTORS)
+    sub.add_argument("--fractions", nargs="+", type=float, metavar="F", help="of points to keep")
+    sub.add_argument(
+        "--code_budgets",
+        nargs="+",
+        type=float,
+        metavar="B",
+        help="instead of fractions: bytes for codes, for each point of the uncompressed map",
+    )
+    sub.add_argument("--seeds", type=_positive, default=3, metavar="N")
+    sub.add_argument("--ransac_seeds", type=_positive, default=10, metavar="N")
+    sub.add_argument("--granularity", choices=GRANULARITIES, default="point")
+    sub.add_argument("--matcher", choices=NN_CONFS, default="NN-mutual")
+    sub.add_argument("--ransac_thresh", type=float, default=12.0, metavar="PX")
+    sub.add_argument("--thresholds", default=DEFAULT_THRESHOLDS)
+    sub.add_argument("--no_plots", dest="plots", action="store_false")
+    sub.add_argument("--threads", type=_positive, metavar="N")
+    sub.add_argument("--device", default="cpu")
     return parser
 
 
