@@ -88,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     from .compressed_map import GRANULARITIES
     from .evaluate import DEFAULT_THRESHOLDS
     from .localize import FALLBACKS
+    from .matching.learned import PAIR_MATCHERS
     from .matching.nearest_neighbor import NN_CONFS
     from .selection import SELECTORS
     from .sweep import PRESETS
@@ -131,7 +132,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--global_features", type=Path, metavar="H5", help="global descriptors of the queries"
     )
     sub.add_argument("--num_retrieved", type=int, default=20, metavar="K")
-    sub.add_argument("--matcher", choices=NN_CONFS, default="NN-mutual")
+    sub.add_argument(
+        "--matcher",
+        default="NN-mutual",
+        help=f"one of {', '.join((*NN_CONFS, *PAIR_MATCHERS))}, or hloc:NAME for hloc's own model",
+    )
+    sub.add_argument("--matcher_weights", type=Path, metavar="PATH")
+    sub.add_argument(
+        "--symmetric", action="store_true", help="quantize the queries' descriptors too"
+    )
     sub.add_argument("--ransac_thresh", type=float, default=12.0, metavar="PX")
     sub.add_argument("--covisibility_clustering", action="store_true")
     sub.add_argument(

@@ -119,12 +119,14 @@ def _parts(name: str) -> list[str]:
 _loaded: OrderedDict[tuple[str, int, int, int], _LoadedMap] = OrderedDict()
 
 
+_lock = threading.Lock()
+
+
 def _new_lock() -> None:
     global _lock
     _lock = threading.Lock()
 
 
-_new_lock()
 if hasattr(os, "register_at_fork"):
     # Another thread of the parent may hold the lock at the moment of the fork.
     os.register_at_fork(after_in_child=_new_lock)

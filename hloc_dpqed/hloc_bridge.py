@@ -62,15 +62,17 @@ def hloc_module(name: str = "") -> types.ModuleType:
     Raises:
         InputError: it is not installed, or something that it needs is not.
     """
+    try:
+        importlib.import_module("hloc")
+    except ImportError as error:
+        raise InputError(
+            "hloc is not installed: see "
+            "https://github.com/cvg/Hierarchical-Localization#installation"
+        ) from error
     full = f"hloc.{name}" if name else "hloc"
     try:
         return importlib.import_module(full)
     except ImportError as error:
-        if error.name == "hloc":
-            raise InputError(
-                "hloc is not installed: see "
-                "https://github.com/cvg/Hierarchical-Localization#installation"
-            ) from error
         raise InputError(f"{full} cannot be imported: {error}") from error
 
 
@@ -316,7 +318,7 @@ def _matcher_module(name: str, cls: type) -> types.ModuleType:
 
 
 def _adalam_class() -> type:
-    base = hloc_module("utils.base_model").BaseModel
+    base: Any = hloc_module("utils.base_model").BaseModel
 
     class AdaLAM(base):
         """AdaLAM that does without scales and orientations where an image has none."""
@@ -359,7 +361,7 @@ def _adalam_class() -> type:
                 }
                 for side in "01"
             ]
-            found = adalam_matches(*sides, self.conf).cpu()
+            found = adalam_matches(sides[0], sides[1], self.conf).cpu()
             matches0[0, found[:, 0]] = found[:, 1]
             return {"matches0": matches0, "matching_scores0": torch.zeros(1, count)}
 
@@ -367,7 +369,7 @@ def _adalam_class() -> type:
 
 
 def _symmetric_class() -> type:
-    base_model = hloc_module("utils.base_model")
+    base_model: Any = hloc_module("utils.base_model")
     matchers = hloc_module("matchers")
 
     class Symmetric(base_model.BaseModel):
@@ -524,6 +526,11 @@ def load_hloc_matcher(name: str, weights: Path | None = None, device: str = "cpu
             raise InputError(
                 f"--matcher hloc:{name}: its weights cannot be loaded ({error}); pass "
                 "--matcher_weights"
+            ) from error
+        except RuntimeError as error:  # load_state_dict, of names or shapes that do not fit
+            brief = " ".join(str(error).split())[:160]
+            raise InputError(
+                f"--matcher_weights {weights}: not the weights of hloc's {name} ({brief}...)"
             ) from error
 
 

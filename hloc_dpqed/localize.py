@@ -35,6 +35,8 @@ def main(
     global_features: Path | None = None,
     num_retrieved: int = 20,
     matcher: str = "NN-mutual",
+    matcher_weights: Path | None = None,
+    symmetric: bool = False,
     ransac_thresh: float = 12,
     covisibility_clustering: bool = False,
     ransac_all_matches: bool = False,
@@ -63,7 +65,10 @@ def main(
             retrieves with the map's own global descriptors.
         global_features: the queries' global descriptors, for retrieval with the map's own.
         num_retrieved: database images for a query when the map retrieves.
-        matcher: as named in hloc's ``match_features.confs``.
+        matcher: as named in hloc's ``match_features.confs``, or ``hloc:NAME`` for hloc's own
+            model; see ``matching.learned.load_matcher``.
+        matcher_weights: file of weights of a learned matcher.
+        symmetric: quantize the queries' descriptors too.
         ransac_thresh: pixels of the query's camera.
         covisibility_clustering, prepend_camera_name, config: as in hloc's ``localize_sfm``.
         ransac_all_matches: give RANSAC all matches, as hloc does, and not the best of each
@@ -102,6 +107,8 @@ def main(
     localizer = Localizer(
         compressed,
         matcher,
+        matcher_weights=matcher_weights,
+        symmetric=symmetric,
         ransac_thresh=ransac_thresh,
         covisibility_clustering=covisibility_clustering,
         best_first=not ransac_all_matches,

@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,16 @@ import torch
 
 from ..compressed_map import CompressedMap
 from ..errors import InputError
+from ..image_rows import image_rows
 from ..io.features import ImageFeatures
-from ..matching.nearest_neighbor import NN_CONFS, Matches, match_all, match_images
+from ..matching.learned import PairMatcher, load_matcher, quantized
+from ..matching.nearest_neighbor import (
+    NN_CONFS,
+    Matches,
+    NearestNeighborConf,
+    match_all,
+    match_images,
+)
 from ..threads import get_num_threads, single_threaded
 from .pose import estimate_pose, estimate_pose_best_first, estimation_options, query_seed
 
@@ -101,7 +110,10 @@ class Localizer:
 
     Args:
         compressed: the map.
-        matcher: name of a matcher, as in hloc.
+        matcher: name of a matcher, as in hloc: one of ``NN_CONFS``, or what
+            ``matching.learned.load_matcher`` takes.
+        matcher_weights: file of weights of a learned matcher.
+        symmetric: match the queries' descriptors as the codec would store them.
         ransac_thresh: pixels of the query's camera.
         covisibility_clustering: as in hloc, PnP on each co-visible group of retrieved images.
         best_first: RANSAC looks at the best match of each keypoint, and the pose is refined on all
@@ -119,6 +131,8 @@ class Localizer:
         compressed: CompressedMap,
         matcher: str = "NN-mutual",
         *,
+        matcher_weights: Path | None = None,
+        symmetric: bool = False,
         ransac_thresh: float = 12,
         covisibility_clustering: bool = False,
         best_first: bool = True,
@@ -127,10 +141,15 @@ class Localizer:
         device: str = "cpu",
         memory_limit: int = 1 << 30,
     ):
-        if matcher not in NN_CONFS:
-            raise InputError(f"--matcher {matcher}: unknown, expected one of {', '.join(NN_CONFS)}")
         self.map = compressed
-        self.conf = NN_CONFS[matcher]
+        self.matcher = matcher
+        self.symmetric = symmetric
+        self.conf = NN_CONFS.get(matcher, NearestNeighborConf())
+        self._match_pair: PairMatcher | None = None
+        if matcher not in NN_CONFS:
+            self._match_pair = load_matcher(matcher, matcher_weights, device)
+        elif matcher_weights is not None:
+            raise InputError(f"--matcher_weights: {matcher} has no weights")
         self.covisibility_clustering = covisibility_clustering
         self.best_first = best_first
         self.options = estimation_options(ransac_thresh, config)
@@ -155,7 +174,9 @@ class Localizer:
 
     def match(self, features: ImageFeatures, retrieved: Sequence[int]) -> list[Matches]:
         """Matches with each retrieved image: pairs of query keypoint and map point."""
-        self._check(features)
+        features = self._prepare(features)
+        if self._match_pair is not None:
+            return [self._match_image(features, i) for i in retrieved]
         code_rows = [self._row_of_code[self.map.code_rows(i)] for i in retrieved]
         union = np.unique(np.concatenate([np.zeros(0, np.int64), *code_rows]))
         query = torch.from_numpy(features.descriptors).to(self.device)
@@ -169,7 +190,12 @@ class Localizer:
 
     def match_whole_map(self, features: ImageFeatures) -> Matches:
         """Matches with all codes of the map at once: pairs of query keypoint and map point."""
-        self._check(features)
+        if self._match_pair is not None:
+            raise InputError(
+                f"--matcher {self.matcher} matches pairs of images: it needs retrieved images, not "
+                "--retrieval none"
+            )
+        features = self._prepare(features)
         query = torch.from_numpy(features.descriptors).to(self.device)
         everything = np.arange(len(self._distinct))
         matches = match_all(query, self._descriptors(everything), self.conf)
@@ -178,13 +204,30 @@ class Localizer:
             point_of_code = self.map.visibility.indices
         return _with_points(matches, point_of_code[self._distinct])
 
-    def _check(self, features: ImageFeatures) -> None:
+    def _match_image(self, features: ImageFeatures, image: int) -> Matches:
+        """Matches by a matcher of pairs, which sees the image's rows as hloc would."""
+        points, keypoints, codes = image_rows(self.map, image)
+        camera = self.map.cameras[self.map.camera_index[image]]
+        decoded = self._descriptors(self._row_of_code[codes]).cpu().numpy()
+        seen = ImageFeatures(
+            keypoints, decoded, self.map.scores[codes], (camera.width, camera.height)
+        )
+        assert self._match_pair is not None
+        rows, columns = self._match_pair(features, seen).T
+        similarity = np.einsum("nd,nd->n", features.descriptors[rows], decoded[columns])
+        return Matches(np.stack([rows, points[columns]], 1), similarity.astype(np.float32))
+
+    def _prepare(self, features: ImageFeatures) -> ImageFeatures:
+        """The query's features, checked, and quantized where matching is symmetric."""
         dim = features.descriptors.shape[1]
         if dim != self.map.codec.dim:
             raise InputError(
                 f"the query's descriptors have {dim} dimensions but the map was made from "
                 f"descriptors of {self.map.codec.dim}"
             )
+        if not self.symmetric:
+            return features
+        return replace(features, descriptors=quantized(self.map.codec, features.descriptors))
 
     def pose(
         self,

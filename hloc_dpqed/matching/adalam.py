@@ -66,7 +66,10 @@ def adalam_matches(
         second["descriptors"],
         first["size"],
         second["size"],
-        *oris,
-        *scales,
+        o1=oris[0],
+        o2=oris[1],
+        s1=scales[0],
+        s2=scales[1],
     )
+    assert isinstance(found, torch.Tensor)  # distances were not asked for
     return found

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..io.features import ImageFeatures
 from ..threads import get_num_threads
 from .adalam import adalam_matches
+from .nearest_neighbor import NN_CONFS
 
 # Query and database image in, (k, 2) int64 rows of the two out, by query row.
 PairMatcher = Callable[[ImageFeatures, ImageFeatures], np.ndarray]
@@ -56,7 +57,8 @@ def load_matcher(name: str, weights: Path | None = None, device: str = "cpu") ->
     if name == "xfeat+lighterglue":
         return _lighterglue(weights)
     raise InputError(
-        f"--matcher {name}: unknown, expected one of {', '.join(PAIR_MATCHERS)}, or hloc:NAME"
+        f"--matcher {name}: unknown, expected one of "
+        f"{', '.join((*NN_CONFS, *PAIR_MATCHERS))}, or hloc:NAME"
     )
 
 
