@@ -131,7 +131,7 @@ def _unit(rng: np.random.Generator, dim: int) -> np.ndarray:
 def compressed_scene(
     scene: Scene,
     codec: str = "pq",
-    code_bytes: int = 32,
+    code_bytes: int = 8,
     granularity: str = "point",
     with_global: bool = True,
     rows: np.ndarray | None = None,

@@ -250,6 +250,14 @@ def _busy_parent():
     pq.decode(pq.compute_codes(rows))
 
 
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    before = torch.get_num_threads(), faiss.omp_get_max_threads()
+    yield
+    torch.set_num_threads(before[0])
+    faiss.omp_set_num_threads(before[1])
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("read_in_parent", [False, True])
 def test_other_processes(path, method, read_in_parent):

@@ -92,6 +92,8 @@ def use_thread_pools():
     pq = faiss.ProductQuantizer(64, 4, 8)
     pq.train(rows)
     pq.decode(pq.compute_codes(rows))
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
 
 
 def run_hloc(scene, folder, features_ref, reference_sfm, conf=NN, **options):

@@ -17,7 +17,7 @@ import torch
 from synthetic import compressed_scene, make_scene, write_compressed_scene
 
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.feature_store import FeatureStore
+from hloc_dpqed.image_rows import image_rows
 from hloc_dpqed.io.features import FeatureFile, ImageFeatures
 from hloc_dpqed.localization import Localizer
 from hloc_dpqed.matching import learned
@@ -37,9 +37,7 @@ def scene(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exact_map(scene):
     """One code for each observation, unquantized: a map that says what the feature file says."""
-    return write_compressed_scene(
-        scene, scene.folder / "exact.dpqed", codec="none", granularity="observation"
-    )
+    return compressed_scene(scene, codec="none", granularity="observation")
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +46,16 @@ def query(scene):
         return file.read("query/q2.jpg")
 
 
-def stored_image(path, name="db/day/0.jpg"):
-    with FeatureStore(path) as store:
-        group = store[name]
-        return ImageFeatures(
-            group["keypoints"][()],
-            np.ascontiguousarray(group["descriptors"][()].T),
-            group["scores"][()],
-            tuple(group["image_size"][()].tolist()),
-        )
+def map_image(compressed, image=0):
+    """A database image as a map shows it to a matcher."""
+    _, keypoints, codes = image_rows(compressed, image)
+    camera = compressed.cameras[compressed.camera_index[image]]
+    return ImageFeatures(
+        keypoints,
+        compressed.codec.decode(compressed.codes[codes]),
+        compressed.scores[codes],
+        (camera.width, camera.height),
+    )
 
 
 def detected_image(scene, stored, name="db/day/0.jpg"):
@@ -95,7 +94,7 @@ def random_superglue(monkeypatch):
 
 def test_superglue_sees_the_same_from_a_map_as_from_features(scene, exact_map, query, monkeypatch):
     model = random_superglue(monkeypatch)
-    stored = stored_image(exact_map)
+    stored = map_image(exact_map)
     detected = detected_image(scene, stored)
 
     @torch.no_grad()
@@ -124,7 +123,6 @@ def test_superglue_through_hloc_and_through_the_localizer(scene, tmp_path, monke
     from test_hloc_bridge import read_matches
 
     from hloc_dpqed import hloc_bridge
-    from hloc_dpqed.image_rows import image_rows
     from hloc_dpqed.mapfile import read_map
 
     state = random_superglue(monkeypatch).net.state_dict()
@@ -179,12 +177,9 @@ def upstream_names(state):
 @pytest.mark.parametrize("features, dim", [("superpoint", 256), ("aliked", 128), ("disk", 128)])
 def test_lightglue_sees_the_same_from_a_map_as_from_features(tmp_path, features, dim):
     scene = make_scene(tmp_path / "scene", num_points=120, dim=dim)
-    path = write_compressed_scene(
-        scene, tmp_path / "exact.dpqed", codec="none", granularity="observation"
-    )
+    stored = map_image(compressed_scene(scene, codec="none", granularity="observation"))
     with FeatureFile(scene.features) as file:
         query = file.read("query/q2.jpg")
-    stored = stored_image(path)
     net = random_lightglue(features, dim)
     match = learned.lightglue_matcher(net)
     from_map, from_file = match(query, stored), match(query, detected_image(scene, stored))
@@ -215,7 +210,7 @@ def test_lightglue_of_hloc_and_of_kornia_agree(scene, exact_map, query, tmp_path
     pytest.importorskip("lightglue", reason="hloc's lightglue is not importable")
     weights = tmp_path / "lightglue.pth"
     torch.save(upstream_names(random_lightglue().state_dict()), weights)
-    stored = stored_image(exact_map)
+    stored = map_image(exact_map)
     model = hloc_bridge.load_hloc_matcher("superpoint+lightglue", weights)
     model.net.conf.filter_threshold = 0.0
     of_hloc = learned.model_matcher(model)(query, stored)
@@ -230,7 +225,7 @@ def test_lightglue_of_hloc_and_of_kornia_agree(scene, exact_map, query, tmp_path
 
 def test_lightglue_takes_projections_at_the_border(query, exact_map):
     """kornia refuses keypoints beyond the pixel centres; a projection may lie half a pixel out."""
-    stored = stored_image(exact_map)
+    stored = map_image(exact_map)
     keypoints = stored.keypoints.copy()
     keypoints[0], keypoints[1] = (-0.5, -0.5), (1023.5, 767.5)
     learned.lightglue_matcher(random_lightglue())(query, replace(stored, keypoints=keypoints))
@@ -261,7 +256,7 @@ def test_adalam_keeps_the_right_matches_without_scales_and_orientations():
     assert not set(matches[right][:, 0]) & set(wrong)
 
 
-def test_adalam_in_hloc(scene, exact_map, monkeypatch, tmp_path):
+def test_adalam_in_hloc(scene, monkeypatch, tmp_path):
     """While the bridge is installed hloc's adalam does without scales; with them, it is hloc's."""
     pytest.importorskip("hloc", reason="hloc is not importable; put it on PYTHONPATH")
     pytest.importorskip("kornia", reason="kornia is not installed")
@@ -276,7 +271,7 @@ def test_adalam_in_hloc(scene, exact_map, monkeypatch, tmp_path):
             scene.pairs,
             scene.features,
             matches=tmp_path / "m.h5",
-            features_ref=exact_map,
+            features_ref=write_compressed_scene(scene, tmp_path / "map.dpqed"),
         )
         module = importlib.import_module("hloc.matchers.adalam")
         ours = module.AdaLAM({})
