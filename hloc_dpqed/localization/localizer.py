@@ -250,7 +250,7 @@ class Localizer:
         images = [] if query.retrieved is None else list(query.retrieved)
         groups = [list(range(len(matches)))]
         if self.covisibility_clustering and query.retrieved is not None:
-            groups = covisible_groups(self.map, images)
+            groups = covisible_groups(self.map, images) or [[]]
         best: Localization | None = None
         for group in groups:
             found = Correspondences.collect([matches[k] for k in group], self.map.num_points)

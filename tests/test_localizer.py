@@ -1,0 +1,302 @@
+"""The in-memory localizer: matches, conventions, ties, seeds and threads."""
+
+import dataclasses
+import threading
+
+import numpy as np
+import pycolmap
+import pytest
+from synthetic import compressed_scene, make_scene
+
+from hloc_dpqed.compressed_map import CompressedMap
+from hloc_dpqed.errors import InputError
+from hloc_dpqed.evaluate import pose_error
+from hloc_dpqed.io.features import FeatureFile, ImageFeatures
+from hloc_dpqed.io.lists import read_poses, read_queries
+from hloc_dpqed.localization.localizer import (
+    Correspondences,
+    Localizer,
+    Query,
+    covisible_groups,
+    distinct_rows,
+)
+from hloc_dpqed.localization.pose import estimation_options, query_seed
+from hloc_dpqed.matching.nearest_neighbor import Matches
+from hloc_dpqed.threads import get_num_threads, set_num_threads
+from hloc_dpqed.visibility import Visibility
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return make_scene(tmp_path_factory.mktemp("localizer"), dim=64)
+
+
+@pytest.fixture(scope="module")
+def compressed(scene) -> CompressedMap:
+    return compressed_scene(scene, codec="none")
+
+
+@pytest.fixture(scope="module")
+def queries(scene, compressed) -> list[Query]:
+    everything = list(range(compressed.num_images))
+    with FeatureFile(scene.features) as file:
+        return [Query(n, c, file.read(n), everything) for n, c in read_queries(scene.queries)]
+
+
+@pytest.fixture
+def threads():
+    before = get_num_threads()
+    yield set_num_threads
+    set_num_threads(before)
+
+
+def same(a, b) -> bool:
+    return (
+        a.name == b.name
+        and np.array_equal(a.cam_from_world, b.cam_from_world)
+        and np.array_equal(a.inliers, b.inliers)
+        and np.array_equal(a.correspondences.keypoint_index, b.correspondences.keypoint_index)
+        and np.array_equal(a.correspondences.point_index, b.correspondences.point_index)
+    )
+
+
+@pytest.mark.parametrize("granularity", ["point", "observation"])
+@pytest.mark.parametrize("whole_map", [False, True])
+@pytest.mark.parametrize("options", [{}, {"unique_keypoints": True}], ids=["", "unique"])
+def test_exact_keypoints_give_the_exact_pose(scene, queries, granularity, whole_map, options):
+    """An error of half a pixel in the convention would show: it moves the camera."""
+    compressed = compressed_scene(scene, codec="none", granularity=granularity)
+    localizer = Localizer(compressed, ransac_thresh=2, **options)
+    truth = read_poses(scene.poses)
+    for query in queries:
+        if whole_map:
+            query = dataclasses.replace(query, retrieved=None)
+        outcome = localizer.localize(query)
+        assert outcome.num_inliers > 30
+        # Keypoints are rounded to float32 in the feature file.
+        translation, rotation = pose_error(outcome.cam_from_world, truth[query.name])
+        assert translation < 1e-3 and rotation < 1e-3
+        assert outcome.images == ([] if whole_map else list(query.retrieved))
+
+
+def test_matches_are_the_right_points(compressed, queries):
+    """Synthetic descriptors are unambiguous: each inlier reprojects onto its keypoint."""
+    outcome = Localizer(compressed).localize(queries[0])
+    found = outcome.correspondences
+    rows = outcome.inliers
+    assert rows.mean() > 0.9
+    pose = pycolmap.Rigid3d(outcome.cam_from_world)
+    for keypoint, point in zip(found.keypoint_index[rows], found.point_index[rows], strict=True):
+        xy = queries[0].camera.img_from_cam(pose * compressed.xyz[point])
+        np.testing.assert_allclose(xy - 0.5, queries[0].features.keypoints[keypoint], atol=0.1)
+
+
+def test_decoding_at_each_query_changes_nothing(compressed, queries):
+    kept = Localizer(compressed)
+    lean = Localizer(compressed, memory_limit=0)
+    assert lean._decoded is None and kept._decoded is not None
+    for query in queries:
+        assert same(kept.localize(query), lean.localize(query))
+
+
+def test_equal_codes_are_broken_by_the_lowest_row(compressed, queries):
+    codes = compressed.codes.copy()
+    seen = compressed.visibility[0]
+    codes[seen[5:10]] = codes[seen[5]]
+    tied = dataclasses.replace(compressed, codes=codes)
+    (matches,) = Localizer(tied).match(queries[0].features, [0])
+    assert not np.isin(matches.pairs[:, 1], seen[6:10]).any()
+    whole = Localizer(tied).match_whole_map(queries[0].features)
+    lowest = np.flatnonzero((codes == codes[seen[5]]).all(1))[0]
+    others = np.setdiff1d(seen[5:10], [lowest])
+    assert not np.isin(whole.pairs[:, 1], others).any()
+
+
+def test_distinct_rows():
+    codes = np.array([[1, 2], [0, 0], [1, 2], [3, 1], [0, 0]], np.uint8)
+    lowest, row_of = distinct_rows(codes)
+    np.testing.assert_array_equal(lowest, [0, 1, 3])
+    np.testing.assert_array_equal(row_of, [0, 1, 0, 2, 1])
+    np.testing.assert_array_equal(codes[lowest][row_of], codes)
+    assert [len(x) for x in distinct_rows(np.zeros((0, 4), np.uint8))] == [0, 0]
+
+
+def test_correspondences_collapse():
+    one = Matches(np.array([[0, 5], [2, 1]]), np.array([0.9, 0.8], np.float32))
+    two = Matches(np.array([[0, 5], [0, 4], [3, 1]]), np.array([0.95, 0.99, 0.1], np.float32))
+    found = Correspondences.collect([one, two], 6)
+    np.testing.assert_array_equal(found.keypoint_index, [0, 0, 2, 3])
+    np.testing.assert_array_equal(found.point_index, [4, 5, 1, 1])
+    np.testing.assert_array_equal(found.votes, [1, 2, 1, 1])
+    np.testing.assert_allclose(found.similarity, [0.99, 0.95, 0.8, 0.1])
+    assert found.num_matches == 5 and len(found) == 4
+    best = found.best_of_keypoints()  # votes count more than similarity
+    np.testing.assert_array_equal(best.point_index, [5, 1, 1])
+    nothing = Correspondences.collect([], 6)
+    assert len(nothing) == len(nothing.best_of_keypoints()) == 0
+
+
+def components(sees: list[set], images: list[int]) -> list[set]:
+    """Connected components by repeated merging, in the order of their first image."""
+    groups: list[set] = []
+    for k in range(len(images)):
+        joined = {k}
+        for group in [g for g in groups if any(sees[images[j]] & sees[images[k]] for j in g)]:
+            groups.remove(group)
+            joined |= group
+        groups.append(joined)
+    return sorted(groups, key=lambda g: (-len(g), min(g)))
+
+
+def test_covisible_groups(compressed):
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        sees = [set(rng.choice(40, rng.integers(0, 5), replace=False).tolist()) for _ in range(9)]
+        visibility = Visibility.from_lists([np.array(sorted(s), np.int32) for s in sees], 40)
+        several = dataclasses.replace(compressed, visibility=visibility)
+        images = rng.permutation(9)[:6].tolist()
+        groups = covisible_groups(several, images)
+        assert [set(g) for g in groups] == components(sees, images)
+        assert all(g == sorted(g) for g in groups)
+
+
+def test_clustering_picks_the_group_with_most_inliers(compressed, queries):
+    plain = Localizer(compressed).localize(queries[0])
+    clustered = Localizer(compressed, covisibility_clustering=True).localize(queries[0])
+    assert same(plain, clustered)  # every image sees every point: there is one group
+    alone = dataclasses.replace(compressed, visibility=_split(compressed.visibility))
+    outcome = Localizer(alone, covisibility_clustering=True).localize(queries[0])
+    assert 0 < len(outcome.images) < compressed.num_images
+    assert outcome.num_inliers > 0
+
+
+def _split(visibility: Visibility) -> Visibility:
+    """Even and odd images see even and odd points."""
+    rows = [visibility[i][visibility[i] % 2 == i % 2] for i in range(visibility.num_images)]
+    return Visibility.from_lists(rows, visibility.num_points)
+
+
+@pytest.mark.parametrize("clustering", [False, True])
+def test_queries_that_cannot_be_localized(compressed, queries, clustering):
+    """Nothing retrieved, no keypoint, one keypoint, images without points: no pose, no error."""
+    localizer = Localizer(compressed, covisibility_clustering=clustering)
+    features = queries[0].features
+    cut = [
+        ImageFeatures(features.keypoints[:n], features.descriptors[:n], features.scores[:n], None)
+        for n in (0, 1)
+    ]
+    nobody = dataclasses.replace(
+        compressed,
+        visibility=Visibility.from_lists([np.zeros(0, int)] * 7, compressed.num_points),
+    )
+    for attempt, query in [
+        (localizer, dataclasses.replace(queries[0], retrieved=[])),
+        (localizer, dataclasses.replace(queries[0], features=cut[0])),
+        (localizer, dataclasses.replace(queries[0], features=cut[0], retrieved=None)),
+        (localizer, dataclasses.replace(queries[0], features=cut[1])),
+        (Localizer(nobody, covisibility_clustering=clustering), queries[0]),
+    ]:
+        outcome = attempt.localize(query)
+        assert outcome.cam_from_world is None and outcome.num_inliers == 0
+        assert len(outcome.inliers) == len(outcome.correspondences)
+
+
+def test_descriptors_of_another_dimension(compressed, queries):
+    features = dataclasses.replace(queries[0].features, descriptors=np.eye(3, dtype=np.float32))
+    with pytest.raises(InputError, match=r"3 dimensions .* of 64"):
+        Localizer(compressed).localize(dataclasses.replace(queries[0], features=features))
+
+
+def test_unknown_matchers(compressed):
+    with pytest.raises(InputError, match="--matcher nobody: unknown, expected one of NN-mutual"):
+        Localizer(compressed, "nobody")
+
+
+def test_each_query_has_its_own_seed():
+    assert query_seed(0, "a") != query_seed(0, "b") != query_seed(1, "b")
+    assert query_seed(0, "a") == query_seed(0, "a")
+    seeds = [query_seed(s, f"q{k}.jpg") for s in range(20) for k in range(20)]
+    assert len(set(seeds)) == 400 and min(seeds) >= 0 and max(seeds) < 2**31
+
+
+def test_hlocs_options_of_the_estimation():
+    assert estimation_options(7, None)["estimation"] == {"ransac": {"max_error": 7.0}}
+    config = {"estimation": {"ransac": {"max_error": 3.0}}, "refinement": {"max_num_iterations": 0}}
+    assert estimation_options(7, config) == config
+    assert estimation_options(7, {"refinement": {}})["estimation"]["ransac"]["max_error"] == 7.0
+
+
+def noisy(queries, pixels=3.0):
+    """Queries for which RANSAC has something to decide."""
+    rng = np.random.default_rng(0)
+    shifted = []
+    for query in queries:
+        keypoints = query.features.keypoints
+        keypoints = keypoints + rng.normal(0, pixels, keypoints.shape).astype(np.float32)
+        features = dataclasses.replace(query.features, keypoints=keypoints)
+        shifted.append(dataclasses.replace(query, features=features))
+    return shifted
+
+
+def test_the_seed_decides_and_the_order_does_not(compressed, queries):
+    hard = noisy(queries)
+    runs = {seed: Localizer(compressed, ransac_thresh=4, seed=seed) for seed in (0, 1)}
+    first = [runs[0].localize(q) for q in hard]
+    again = [Localizer(compressed, ransac_thresh=4).localize(q) for q in reversed(hard)]
+    assert all(same(a, b) for a, b in zip(first, reversed(again), strict=True))
+    other = [runs[1].localize(q) for q in hard]
+    assert not all(same(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_any_number_of_threads_gives_the_same(compressed, queries, threads):
+    many = [dataclasses.replace(q, name=f"{k}/{q.name}") for k in range(8) for q in noisy(queries)]
+    outcomes = {}
+    for count in (1, 2, 3, 8):
+        threads(count)
+        outcomes[count] = list(Localizer(compressed, ransac_thresh=4).localize_many(iter(many)))
+        assert [o.name for o in outcomes[count]] == [q.name for q in many]
+        assert all(same(a, b) for a, b in zip(outcomes[1], outcomes[count], strict=True))
+    alone = [Localizer(compressed, ransac_thresh=4).localize(q) for q in many]
+    assert all(same(a, b) for a, b in zip(outcomes[1], alone, strict=True))
+
+
+def test_eight_threads_share_one_localizer(compressed, queries):
+    localizer = Localizer(compressed)
+    expected = [localizer.localize(q) for q in queries]
+    wrong = []
+
+    def work():
+        for _ in range(4):
+            for query, outcome in zip(queries, expected, strict=True):
+                if not same(localizer.localize(query), outcome):
+                    wrong.append(query.name)
+
+    workers = [threading.Thread(target=work) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+
+
+def test_a_stream_is_not_read_ahead(compressed, queries, threads):
+    """At most two queries a thread wait in memory."""
+    threads(2)
+    taken = []
+
+    def stream():
+        for k in range(40):
+            taken.append(k)
+            yield queries[0]
+
+    for done, _ in enumerate(Localizer(compressed).localize_many(stream()), 1):
+        assert len(taken) - done < 2 * 2 + 1
+
+
+def test_an_error_in_the_stream_comes_through(compressed, queries):
+    def stream():
+        yield queries[0]
+        raise InputError("the stream broke")
+
+    with pytest.raises(InputError, match="the stream broke"):
+        list(Localizer(compressed).localize_many(stream()))
