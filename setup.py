@@ -25,6 +25,7 @@ setup(
     ],
     extras_require={
         "hloc": ["hloc", "kornia", "opencv-python-headless"],
+        "ilp": ["highspy>=1.7"],
         "plot": ["matplotlib>=3.7"],
         "dev": [
             "build",

@@ -82,24 +82,32 @@ def spread_folds(cam_from_world: np.ndarray, num_folds: int, seed: int = 0) -> n
     if not 2 <= num_folds <= count:
         raise InputError(f"{num_folds} folds: expected 2 to {count}, the number of images")
     centres = -np.einsum("iba,ib->ia", cam_from_world[:, :, :3], cam_from_world[:, :, 3])
-    ordered: list[np.ndarray] = []
-    stack = [np.arange(count)]
-    while stack:
-        rows = stack.pop()
-        if len(rows) <= 1:
-            ordered.append(rows)
-            continue
-        axis = int(np.ptp(centres[rows], axis=0).argmax())
-        rows = rows[np.lexsort((rows, centres[rows, axis]))]
-        half = len(rows) // 2
-        stack += [rows[half:], rows[:half]]
-    order = np.concatenate(ordered)
+    order = spatial_order(centres)
     rng = np.random.default_rng(seed)
     folds = np.empty(count, np.int64)
     for start in range(0, count, num_folds):
         part = order[start : start + num_folds]
         folds[part] = rng.permutation(num_folds)[: len(part)]
     return folds
+
+
+def spatial_order(xyz: np.ndarray) -> np.ndarray:
+    """Order of (n, 3) points along the leaves of a k-d tree: (n,) int64.
+
+    Cells are halved at the median of their widest axis; ties are broken by the lower row.
+    """
+    ordered: list[np.ndarray] = []
+    stack = [np.arange(len(xyz))]
+    while stack:
+        rows = stack.pop()
+        if len(rows) <= 1:
+            ordered.append(rows)
+            continue
+        axis = int(np.ptp(xyz[rows], axis=0).argmax())
+        rows = rows[np.lexsort((rows, xyz[rows, axis]))]
+        half = len(rows) // 2
+        stack += [rows[half:], rows[:half]]
+    return np.concatenate(ordered)
 
 
 def hold_out(

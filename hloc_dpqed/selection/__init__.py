@@ -10,7 +10,10 @@ from .base import SelectionProblem
 from .basic import select_all, select_random, select_track_length
 from .coverage import ensure_coverage
 from .hybrid import select_hybrid
+from .ilp import select_ilp
 from .kcover import select_kcover
+from .probcover import select_probcover
+from .qp import select_qp
 from .triplet import select_triplet
 
 Selector = Callable[..., np.ndarray]
@@ -20,6 +23,9 @@ SELECTORS: dict[str, Selector] = {
     "random": select_random,
     "track_length": select_track_length,
     "kcover": select_kcover,
+    "probcover": select_probcover,
+    "ilp": select_ilp,
+    "qp": select_qp,
     "triplet": select_triplet,
     "hybrid": select_hybrid,
 }
