@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..visibility import Visibility
+from .ragged import ragged
 
 MAX_PAIRS = 4_000_000  # pairs of images counted; beyond, every n-th point is asked
 EDGES = 8  # of each image that are considered
@@ -56,8 +57,8 @@ def _covisibility(tracks: Visibility) -> tuple[np.ndarray, np.ndarray]:
     # Each observation beside each observation of the same point.
     per_observation = np.repeat(lengths, lengths)
     point_start = np.repeat(tracks.indptr[points], lengths)
-    own = np.repeat(_ranges(tracks.indptr[points], lengths), per_observation)
-    others = _ranges(point_start, per_observation)
+    own = np.repeat(ragged(tracks.indptr[points], lengths), per_observation)
+    others = ragged(point_start, per_observation)
     images = tracks.indices.astype(np.int64)
     a, b = images[own], images[others]
     num_images = max(tracks.num_points, 1)
@@ -66,11 +67,6 @@ def _covisibility(tracks: Visibility) -> tuple[np.ndarray, np.ndarray]:
     seen = np.ones(num_images)
     seen[a[a == b]] = counts[a == b]
     return np.stack([a, b], 1)[a < b], (counts / np.sqrt(seen[a] * seen[b]))[a < b]
-
-
-def _ranges(start: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """start[0], start[0] + 1, ... (count[0] of them), start[1], ..."""
-    return np.arange(count.sum()) + np.repeat(start - (np.cumsum(count) - count), count)
 
 
 def _strongest(

@@ -1,7 +1,6 @@
 """Reader and writer of the map file (docs/format.md)."""
 
 import math
-import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -304,7 +303,7 @@ def read_map(path: Path) -> CompressedMap:
         raise InputError(f"{path}: {error}") from error
     except (
         ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, MemoryError,
-        RecursionError, RuntimeError, AssertionError, zlib.error,
+        RecursionError, RuntimeError, AssertionError,
     ) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: damaged ({reason})") from error

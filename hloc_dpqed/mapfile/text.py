@@ -1,32 +1,42 @@
-"""Image names and cameras as deflated JSON."""
+"""Image names and cameras as text, its characters entropy-coded (source: ours).
+
+zlib would do, but pycolmap 4 brings another one under the same names: a process that imports it
+before Python's own zlib crashes when that is used.
+"""
 
 import json
-import zlib
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import pycolmap
 
 from ..errors import InputError
-from .rans import DamagedStream
+from .rans import Coder, DamagedStream, Player, Recorder, code_integers
 
 MAX_NAME = 4096  # characters
+STEPS = 256
 
 
-def deflate(value: Any) -> bytes:
-    """JSON text, compressed as a raw deflate stream (RFC 1951)."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9)
-    return compressor.compress(text.encode()) + compressor.flush()
+def _integers(coder: Coder, context: int, count: int, values: list[int] | None) -> list[int]:
+    given = None if values is None else np.array(values, np.int64)
+    return code_integers(coder, np.full(count, context), given).tolist()
 
 
-def inflate(data: bytes, limit: int) -> Any:
-    """The value that ``deflate`` was given; text longer than ``limit`` bytes is refused."""
-    decompressor = zlib.decompressobj(-15)
-    text = decompressor.decompress(data, limit)
-    if not decompressor.eof or decompressor.unused_data:
-        raise DamagedStream("a text is too long or too short")
-    return json.loads(text)
+def _code_text(coder: Coder, size: int, text: str | None = None) -> str:
+    """``size`` characters: those that occur, the most frequent first, then which of them."""
+    alphabet: list[str] = []
+    if text is not None:
+        alphabet = [c for c, _ in sorted(Counter(text).items(), key=lambda item: (-item[1], item))]
+    number = {c: i for i, c in enumerate(alphabet)}
+    known = text is not None
+    count = _integers(coder, 0, 1, [len(alphabet)] if known else None)[0]
+    if count > size:
+        raise DamagedStream("a text is damaged")
+    codes = _integers(coder, 0, count, [ord(c) for c in alphabet] if known else None)
+    alphabet = [chr(code) for code in codes]
+    indices = _integers(coder, 1, size, None if text is None else [number[c] for c in text])
+    return "".join([alphabet[i] for i in indices])
 
 
 def encode_names(names: Sequence[str]) -> bytes:
@@ -52,23 +62,34 @@ def encode_names(names: Sequence[str]) -> bytes:
         suffixes.append(suffix)
         middles.append(name[prefix : len(name) - suffix])
         before = name
-    return deflate([prefixes, suffixes, middles])
+    recorder = Recorder(symbol_contexts=5)
+    _integers(recorder, 2, len(names), prefixes)
+    _integers(recorder, 3, len(names), suffixes)
+    _integers(recorder, 4, len(names), [len(middle) for middle in middles])
+    text = "".join(middles)
+    _code_text(recorder, len(text), text)
+    return recorder.finish(STEPS)
 
 
 def decode_names(data: bytes, count: int, limit: int) -> list[str]:
     """The names; more than ``limit`` characters in all are refused."""
-    prefixes, suffixes, middles = inflate(data, limit)
-    if not len(prefixes) == len(suffixes) == len(middles) == count:
-        raise DamagedStream("the names are not as many as the images")
+    player = Player(data, symbol_contexts=5)
+    prefixes, suffixes, sizes = (_integers(player, context, count, None) for context in (2, 3, 4))
+    if max(sizes, default=0) > MAX_NAME or sum(sizes) > limit:
+        raise DamagedStream("the image names are too long")
+    text = _code_text(player, sum(sizes))
+    player.finish()
     names: list[str] = []
-    before, total = "", 0
-    for prefix, suffix, middle in zip(prefixes, suffixes, middles, strict=True):
-        if min(prefix, suffix) < 0 or prefix + suffix > len(before):
+    before, at, total = "", 0, 0
+    for prefix, suffix, size in zip(prefixes, suffixes, sizes, strict=True):
+        if prefix + suffix > len(before):
             raise DamagedStream("an image name is damaged")
-        before = before[:prefix] + middle + before[len(before) - suffix :]
+        before = before[:prefix] + text[at : at + size] + before[len(before) - suffix :]
+        at += size
         total += len(before)
         if len(before) > MAX_NAME or total > limit:
             raise DamagedStream("the image names are too long")
+        before.encode()  # refuses what is no valid Unicode
         names.append(before)
     return names
 
@@ -76,15 +97,26 @@ def decode_names(data: bytes, count: int, limit: int) -> list[str]:
 def encode_cameras(cameras: Sequence[pycolmap.Camera], index: Sequence[int]) -> bytes:
     """Cameras and the camera of each image; numbers as their shortest exact decimals."""
     rows = [[c.model.name, c.width, c.height, [float(p) for p in c.params]] for c in cameras]
+    value = [rows, [int(i) for i in index] if len(rows) != 1 else None]
     try:
-        return deflate([rows, [int(i) for i in index] if len(rows) != 1 else None])
+        text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     except ValueError as error:
         raise InputError("a camera has parameters that are not finite") from error
+    recorder = Recorder(symbol_contexts=2)
+    _integers(recorder, 0, 1, [len(text)])
+    _code_text(recorder, len(text), text)
+    return recorder.finish(STEPS)
 
 
 def decode_cameras(data: bytes, count: int, limit: int) -> tuple[list[pycolmap.Camera], list[int]]:
     """The cameras, and the camera of each of ``count`` images."""
-    rows, index = inflate(data, limit)
+    player = Player(data, symbol_contexts=2)
+    size = _integers(player, 0, 1, None)[0]
+    if size > limit:
+        raise DamagedStream("the cameras are too long")
+    text = _code_text(player, size)
+    player.finish()
+    rows, index = json.loads(text)
     cameras = []
     for model, width, height, params in rows:
         kind = pycolmap.CameraModelId.__members__.get(model)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..visibility import Visibility
 from .chain import image_chain
+from .ragged import ragged
 from .rans import Coder, DamagedStream, Player, Recorder, code_integers
 
 THRESHOLDS = np.array([3, 6, 10, 16, 26, 39, 52])  # of a share of the weight, in 64ths
@@ -24,7 +25,18 @@ NEIGHBOURS = 8  # on each side
 CITY = 150_000  # points above which fewer neighbours are asked, to read quickly
 CITY_NEIGHBOURS = 3
 MAX_NEIGHBOURS = 16
-CHUNK = 1 << 16  # points whose candidates are found at a time; bounds the memory
+MAX_WEIGHT = 12
+BLOCK = 1 << 13  # points of a level that are coded at a time; bounds the memory
+
+
+def _bucket_table() -> np.ndarray:
+    """Bucket of each total (rows) and part of it (columns)."""
+    part = np.arange(2 * MAX_NEIGHBOURS * MAX_WEIGHT + 1)
+    share = 64 * part // np.maximum(part[:, None], 1)
+    return np.where(part > 0, 1 + np.searchsorted(THRESHOLDS, share, side="right"), 0)
+
+
+BUCKET_OF = _bucket_table()
 
 
 def encode_tracks(visibility: Visibility, cells: np.ndarray) -> tuple[bytes, int]:
@@ -87,13 +99,15 @@ def _code(
     owner = np.zeros(num_observations, np.int32)
     start, count = np.zeros(num_points, np.int64), np.zeros(num_points, np.int64)
     filled = 0
-    for points, stride in _levels(num_points):
+    for points, stride in _blocks(num_points):
         rows, images, buckets = _candidates(
             points, stride, cells, (start, count, pool), num_images, neighbours
         )
         seen, listed = None, None
         if truth is not None:
-            true_rows, at = _ragged(truth.indptr[points], np.diff(truth.indptr)[points])
+            lengths = truth.indptr[points + 1] - truth.indptr[points]
+            at = ragged(truth.indptr[points], lengths)
+            true_rows = np.repeat(np.arange(len(points)), lengths)
             seen, listed = _compare(rows, images, true_rows, truth.indices[at], num_images)
         chosen = _code_candidates(coder, rows, buckets, len(points), seen) > 0
         rows, images = rows[chosen], images[chosen]
@@ -112,7 +126,7 @@ def _code(
     return owner, pool
 
 
-def _levels(num_points: int) -> Iterator[tuple[np.ndarray, int]]:
+def _blocks(num_points: int) -> Iterator[tuple[np.ndarray, int]]:
     """Pairs of (new points, stride); the known points are the multiples of twice the stride."""
     if num_points == 0:
         return
@@ -122,14 +136,9 @@ def _levels(num_points: int) -> Iterator[tuple[np.ndarray, int]]:
     yield np.zeros(1, np.int64), stride
     while stride > 1:
         stride //= 2
-        yield np.arange(stride, num_points, 2 * stride), stride
-
-
-def _ragged(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows 0 .. n - 1 repeated ``count`` times, and start[row], start[row] + 1, ... for each."""
-    rows = np.repeat(np.arange(len(count)), count)
-    first = np.cumsum(count) - count
-    return rows, np.arange(len(rows)) + np.repeat(start - first, count)
+        for first in range(stride, num_points, 2 * stride * BLOCK):
+            last = min(first + 2 * stride * BLOCK, num_points)
+            yield np.arange(first, last, 2 * stride), stride
 
 
 def _compare(
@@ -155,19 +164,6 @@ def _candidates(
     neighbours: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Candidates of new points as (row in ``points``, image, bucket), sorted by row and image."""
-    parts = [
-        _candidates_of_chunk(points[i : i + CHUNK], stride, cells, tracks, num_images, neighbours)
-        for i in range(0, len(points), CHUNK)
-    ]
-    rows = [part[0] + i * CHUNK for i, part in enumerate(parts)]
-    return (
-        np.concatenate(rows),
-        np.concatenate([part[1] for part in parts]),
-        np.concatenate([part[2] for part in parts]),
-    )
-
-
-def _candidates_of_chunk(points, stride, cells, tracks, num_images, neighbours):
     start, count, pool = tracks
     steps = stride * (2 * np.arange(neighbours) + 1)
     near = points[:, None] + np.concatenate([-steps, steps])
@@ -175,14 +171,17 @@ def _candidates_of_chunk(points, stride, cells, tracks, num_images, neighbours):
     near[~valid] = 0
     weights = _weights(cells, points, near, valid)
     total = weights.sum(1)
-    rows, at = np.nonzero(valid)
-    near, weights = near[rows, at], weights[rows, at]
-    pairs, entries = _ragged(start[near], count[near])
     width = num_images + 2  # a column beside the first and the last image
-    keys = rows[pairs] * width + pool[entries] + 1
     size = len(points) * width
-    if size <= 8 * len(keys):
-        weight = np.bincount(keys, weights[pairs], minlength=size).astype(np.int64)
+    # Narrow integers where they suffice: this is where a large map spends its reading time.
+    integer = np.int32 if size < 1 << 26 else np.int64
+    first_key = (np.arange(len(points)) * width + 1).astype(integer)
+    packed = (first_key[:, None] << 4 | weights.astype(integer)).ravel()  # a weight has 4 bits
+    counts = (count[near] * valid).ravel()
+    entries = ragged(start[near].ravel(), counts)
+    packed = np.repeat(packed, counts) + (pool[entries].astype(integer) << 4)
+    if size <= 8 * len(packed):
+        weight = np.bincount(packed >> 4, packed & 15, minlength=size).astype(np.int64)
         found = weight > 0
         candidate = found.copy()
         candidate[1:] |= found[:-1]
@@ -190,13 +189,12 @@ def _candidates_of_chunk(points, stride, cells, tracks, num_images, neighbours):
         keys = np.flatnonzero(candidate)
         weight = weight[keys]
     else:
-        keys, weight = _sum_sorted(keys, weights[pairs])
-    rows, images = keys // width, keys % width - 1
+        keys, weight = _sum_sorted(packed)
+    rows = keys // width
+    images = keys - rows * width - 1
     inside = (images >= 0) & (images < num_images)
     rows, images, weight = rows[inside], images[inside], weight[inside]
-    share = 64 * weight // np.maximum(total[rows], 1)
-    buckets = np.where(weight > 0, 1 + np.searchsorted(THRESHOLDS, share, side="right"), 0)
-    return rows, images, buckets
+    return rows, images, BUCKET_OF[total[rows], weight]
 
 
 def _weights(
@@ -209,27 +207,33 @@ def _weights(
         squares += (column[near] - column[points][:, None]) ** 2
     squares += 1
     least = np.where(valid, squares, np.int64(1) << 50).min(1, keepdims=True)
-    weights = np.full(near.shape, 12)
+    weights = np.full(near.shape, MAX_WEIGHT)
     for doubling in range(1, 7):
         weights -= 2 * (squares >= least << doubling)
     return np.where(valid, np.maximum(weights, 1), 0)
 
 
-def _sum_sorted(keys: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unique keys and those beside them, sorted, with the sum of the weights of each."""
-    packed = np.sort(keys << 4 | weights)  # a weight is at most 12
+def _sum_sorted(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unique keys and those beside them, sorted, with the sum of the weights of each.
+
+    Args:
+        packed: (n,) keys times 16 plus weights, in any order.
+    """
+    if len(packed) == 0:
+        return packed, packed
+    packed = np.sort(packed)
     keys = packed >> 4
-    first = np.flatnonzero(np.diff(keys, prepend=-1))
-    if len(first) == 0:
-        return keys, keys
+    new = np.ones(len(keys), bool)
+    np.not_equal(keys[1:], keys[:-1], out=new[1:])
+    first = new.nonzero()[0]
     sums = np.add.reduceat(packed & 15, first)
     keys = keys[first]
-    gap = np.diff(keys, prepend=-9, append=keys[-1] + 9)
-    left = gap[:-1] > 1
-    right = gap[1:] > 2  # at a gap of 2 the key between is the next one's left neighbour
+    step = np.diff(keys)
+    left = np.concatenate([[True], step > 1])
+    right = np.concatenate([step > 2, [True]])  # at a step of 2 it is the next one's left
     at = np.cumsum(1 + left + right) - 1 - right
     size = int(at[-1]) + 2
-    all_keys, all_sums = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    all_keys, all_sums = np.zeros(size, keys.dtype), np.zeros(size, keys.dtype)
     all_keys[at], all_sums[at] = keys, sums
     all_keys[at[left] - 1] = keys[left] - 1
     all_keys[at[right] + 1] = keys[right] + 1
@@ -242,24 +246,23 @@ def _code_candidates(
     """Code a coin for each candidate, coarse to fine within each row: (n,) int64."""
     sizes = np.bincount(rows, minlength=num_rows)
     first = np.cumsum(sizes) - sizes
-    rank = np.arange(len(rows)) - first[rows]
-    last = sizes[rows] - 1
-    result = np.zeros(len(rows), np.int64)
-    context_base = 0
-    for stride in STRIDES:
-        if stride == STRIDES[0]:
-            now = np.flatnonzero(rank % stride == 0)
-            context = buckets[now]
-            context_base = BUCKETS
-        else:
-            now = np.flatnonzero(rank % (2 * stride) == stride)
-            before = result[now - stride]
-            after_exists = rank[now] + stride <= last[now]
-            after = np.where(after_exists, result[np.where(after_exists, now + stride, 0)], 0)
-            context = context_base + 4 * buckets[now] + 2 * before + after
-            context_base += 4 * BUCKETS
+    rank = np.arange(len(rows)) - np.repeat(first, sizes)
+    phase = (rank & (STRIDES[0] - 1)).astype(np.uint8)
+    after_it = np.minimum(np.repeat(first + sizes - 1, sizes) - np.arange(len(rows)), 8)
+    after_it = after_it.astype(np.uint8)  # how many candidates of the row come after
+    result = np.zeros(len(rows) + STRIDES[0], np.int16)  # nothing is seen beyond the end
+    buckets = buckets.astype(np.int16)
+    now = (phase == 0).nonzero()[0]
+    result[now] = coder.coins(buckets[now], None if seen is None else seen[now])
+    base = BUCKETS
+    for stride in STRIDES[1:]:
+        now = (phase & (2 * stride - 1) == stride).nonzero()[0]
+        before = result[now - stride]
+        after = result[now + stride] * (after_it[now] >= stride)
+        context = base + 4 * buckets[now] + 2 * before + after
         result[now] = coder.coins(context, None if seen is None else seen[now])
-    return result
+        base += 4 * BUCKETS
+    return result[: len(rows)]
 
 
 def _code_listed(
