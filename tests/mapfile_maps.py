@@ -14,7 +14,8 @@ CAMERA_MODELS = [m for name, m in pycolmap.CameraModelId.__members__.items() if 
 
 def make_camera(model: pycolmap.CameraModelId, seed: int = 0) -> pycolmap.Camera:
     """A camera of 640 x 480 pixels with small, random distortion."""
-    camera = pycolmap.Camera.create_from_model_id(1, model, 500.0, 640, 480)
+    create = getattr(pycolmap.Camera, "create_from_model_id", None) or pycolmap.Camera.create
+    camera = create(1, model, 500.0, 640, 480)
     params = np.array(camera.params)
     rng = np.random.default_rng(seed)
     fixed = {*camera.focal_length_idxs(), *camera.principal_point_idxs()}

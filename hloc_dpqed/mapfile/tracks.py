@@ -175,8 +175,8 @@ def _candidates(
     size = len(points) * width
     # Narrow integers where they suffice: this is where a large map spends its reading time.
     integer = np.int32 if size < 1 << 26 else np.int64
-    first_key = (np.arange(len(points)) * width + 1).astype(integer)
-    packed = (first_key[:, None] << 4 | weights.astype(integer)).ravel()  # a weight has 4 bits
+    first_key = np.arange(len(points))[:, None] * width + 1
+    packed = (first_key * 16 + weights).astype(integer).ravel()  # a weight has 4 bits
     counts = (count[near] * valid).ravel()
     entries = ragged(start[near].ravel(), counts)
     packed = np.repeat(packed, counts) + (pool[entries].astype(integer) << 4)
