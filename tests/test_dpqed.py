@@ -89,7 +89,7 @@ def test_storing_changes_nothing():
 @pytest.mark.parametrize("count", [1, 10, 255])
 def test_small_maps_get_fewer_centroids_and_a_warning(count):
     observations = make_observations(count, 1)
-    with pytest.warns(UserWarning, match=f"{count} observations for 256"):
+    with pytest.warns(UserWarning, match=f"{count} descriptors for 256"):
         codec = fit_codec("dpqed", observations, 4, **FAST)
     assert codec.tensors()["codebooks"].shape[1] == count
     decoded = codec.decode(codec.encode_points(observations))

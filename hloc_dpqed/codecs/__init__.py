@@ -8,10 +8,11 @@ from ..errors import InputError
 from ..reference import Observations
 from .base import Codec
 from .dpqed import DPQEDCodec
+from .drqed import DRQEDCodec
 from .none import NoneCodec
 from .pq import PQCodec
 
-CODECS: dict[str, type[Codec]] = {c.name: c for c in (NoneCodec, PQCodec, DPQEDCodec)}
+CODECS: dict[str, type[Codec]] = {c.name: c for c in (NoneCodec, PQCodec, DPQEDCodec, DRQEDCodec)}
 
 
 def codec_class(name: str) -> type[Codec]:

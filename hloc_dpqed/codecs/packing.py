@@ -31,7 +31,7 @@ def num_centroids(rows: int, bits: int, name: str) -> int:
     wanted = 1 << bits
     if rows < wanted:
         warnings.warn(
-            f"codec {name}: {rows} observations for {wanted} centroids, {rows} are used instead",
+            f"codec {name}: {rows} descriptors for {wanted} centroids, {rows} are used instead",
             stacklevel=3,
         )
     return min(wanted, rows)
@@ -51,3 +51,35 @@ def unpack_indices(codes: np.ndarray, bits: int) -> np.ndarray:
     if bits == 8:
         return codes
     return np.stack([codes & 15, codes >> 4], 2).reshape(len(codes), -1)
+
+
+def pack_bits(indices: np.ndarray, bits: list[int]) -> np.ndarray:
+    """(N, M) indices of ``bits`` bits each (1 to 16) to (N, sum(bits) / 8) uint8.
+
+    Index by index from the lowest bit of the first byte up.
+    """
+    codes = np.zeros((len(indices), sum(bits) // 8 + 2), np.uint8)
+    start = 0
+    for m, width in enumerate(bits):
+        byte, shift = divmod(start, 8)
+        value = indices[:, m].astype(np.uint32) << shift
+        for i in range(3):
+            if byte + i < codes.shape[1]:
+                codes[:, byte + i] |= (value >> (8 * i) & 255).astype(np.uint8)
+        start += width
+    return np.ascontiguousarray(codes[:, :-2])
+
+
+def unpack_bits(codes: np.ndarray, bits: list[int]) -> np.ndarray:
+    """The inverse of ``pack_bits``: (N, M) int64."""
+    padded = np.pad(np.asarray(codes, np.uint8), ((0, 0), (0, 2)))
+    indices = np.empty((len(codes), len(bits)), np.int64)
+    start = 0
+    for m, width in enumerate(bits):
+        byte, shift = divmod(start, 8)
+        value = padded[:, byte].astype(np.uint32)
+        value |= padded[:, byte + 1].astype(np.uint32) << 8
+        value |= padded[:, byte + 2].astype(np.uint32) << 16
+        indices[:, m] = value >> shift & ((1 << width) - 1)
+        start += width
+    return indices

@@ -1,0 +1,292 @@
+"""Differentiable residual quantization with a light decoder, trained as matching needs it.
+
+Ours, from known parts: additive codebooks encoded by beam search (Babenko and Lempitsky, CVPR
+2014), a contrastive loss between real observations and decoded codes (van den Oord et al., 2018),
+and codebooks in the low-dimensional space that the descriptors really fill, so that their bytes
+buy centroids instead of dimensions. docs/method.md gives the evidence for each choice.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..errors import InputError
+from ..reference import Observations, mean_descriptors
+from ..training.batches import Tracks
+from ..training.beam import beam_search
+from ..training.kmeans import latent_basis, residual_codebooks
+from ..training.loop import minimise
+from ..training.losses import contrastive_loss, reconstruction_loss
+from ..training.reencode import best_candidates
+from .base import Codec
+from .entries import entries_from_arrays, entries_to_arrays
+from .packing import num_centroids, pack_bits, unpack_bits
+from .plan import plan_codebooks
+
+_ENCODE_ROWS = 1024  # rows in one beam search
+_DECODE_ROWS = 8192
+_BEAM = 16
+_CANDIDATES = 8  # codes of a point that its observations choose from
+
+
+class DRQEDCodec(Codec):
+    """Codebooks of L-dimensional centroids whose sum a decoder takes to D dimensions.
+
+    With z the sum of the centroids that a code names, the descriptor is the normalised
+    ``basis z + W2 relu(W1 z + b1) + b2``. All parameters hold the values that will be stored.
+
+    Attributes:
+        codebooks: M float32 tensors (K_m, L).
+        basis: (D, L) float32.
+        hidden: the perceptron as (W1, b1, W2, b2), or None.
+        bits: of each index.
+    """
+
+    name = "drqed"
+
+    def __init__(
+        self,
+        codebooks: list[torch.Tensor],
+        basis: torch.Tensor,
+        hidden: tuple[torch.Tensor, ...] | None,
+        bits: list[int],
+        arrays: dict[str, np.ndarray],
+    ):
+        self.codebooks, self.basis, self.hidden = codebooks, basis, hidden
+        self.bits = bits
+        self.dim, self.code_size = basis.shape[0], sum(bits) // 8
+        self._arrays = arrays
+        self._full = [book @ basis.T for book in codebooks]
+
+    @classmethod
+    def fit(
+        cls,
+        observations: Observations,
+        code_bytes: int,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        progress: bool = False,
+        codec_budget_bytes: int | None = None,
+        hidden: int | None = None,
+        latent: int | None = None,
+        bits: list[int] | None = None,
+        temperature: float = 0.05,
+        reconstruction_weight: float = 0.3,
+        neighbours: float = 0.5,
+        steps: int = 600,
+        batch: int = 1024,
+        learning_rate: float = 1e-3,
+        refresh: int = 50,
+        beam: int = 8,
+    ) -> "DRQEDCodec":
+        """Train the codec on the map's tracks.
+
+        Each batch holds distinct points. The anchor is a random observation of the point, the keys
+        are the decoded codes of all points of the batch; the codes of the points' means are found
+        anew by beam search every ``refresh`` steps, for the points of the next batches only, so
+        that the time to fit does not grow with the map.
+
+        Args:
+            codec_budget_bytes: bytes that codebooks and decoder may take; by default those of
+                float16 codebooks of ``code_bytes`` x 256 centroids of D dimensions.
+            hidden, latent, bits: width of the perceptron, dimension L of the centroids, and bits
+                of each index; by default what ``plan_codebooks`` makes of the budget.
+            temperature: of the softmax over cosine similarities.
+            reconstruction_weight: of the squared error to the point's mean.
+            neighbours: share of the batches drawn from an image and those that share points with
+                it, where the hard negatives are; the others are drawn from the whole map.
+            steps, batch, learning_rate: of Adam, with cosine decay.
+            refresh: steps between encodings.
+            beam: of the encodings during training.
+        """
+        if len(observations) == 0:
+            raise InputError("the map has no observation to fit a codec on")
+        means = mean_descriptors(observations)
+        tracks = Tracks.from_observations(observations)
+        rng = np.random.default_rng(seed)
+        torch.manual_seed(seed)
+        rows = tracks.points
+        if len(rows) > 65_536:
+            rows = np.sort(rng.choice(rows, 65_536, replace=False))
+        rows = means[rows]
+        plan = plan_codebooks(
+            rows, code_bytes, codec_budget_bytes, bits=bits, latent=latent, hidden=hidden
+        )
+        start = latent_basis(rows, plan.latent)
+        sizes = [min(1 << b, len(rows)) for b in plan.bits]
+        num_centroids(len(rows), max(plan.bits), cls.name)  # warns where there are fewer
+        books = residual_codebooks(rows @ start, sizes, seed)
+        module = _Module(books, start, plan.hidden).to(device)
+        targets = torch.from_numpy(means).to(device)
+        codes = torch.zeros(len(means), len(sizes), dtype=torch.int64, device=device)
+        drawn: list[np.ndarray] = []
+
+        def batch_loss(step: int) -> torch.Tensor:
+            if step % refresh == 0:
+                drawn[:] = [
+                    tracks.draw_neighbours(rng, batch)
+                    if rng.random() < neighbours
+                    else tracks.draw_points(rng, batch)
+                    for _ in range(min(refresh, steps - step))
+                ]
+                ahead = torch.from_numpy(tracks.points[np.unique(np.concatenate(drawn))])
+                with torch.no_grad():
+                    full = module.full_codebooks()
+                    for part in ahead.to(device).split(_ENCODE_ROWS):
+                        codes[part] = beam_search(targets[part], full, beam)[1][:, 0]
+            chosen = drawn[step % refresh]
+            labels = torch.from_numpy(tracks.points[chosen]).to(device)
+            anchors = observations.descriptors[tracks.draw_observation(rng, chosen)]
+            keys = module(codes[labels])
+            error = reconstruction_loss(keys, targets[labels])["total"].mean()
+            match = contrastive_loss(
+                torch.from_numpy(anchors).to(device).float(), keys, labels, labels, temperature
+            )
+            return match["total"].mean() + reconstruction_weight * error
+
+        minimise(
+            module.parameters(),
+            batch_loss,
+            steps=steps,
+            learning_rate=learning_rate,
+            progress=progress,
+            description="fit drqed",
+        )
+        arrays = module.to_arrays(plan.entries)
+        return cls.from_tensors(
+            arrays, {"dim": observations.dim, "code_size": code_bytes, "bits": list(plan.bits)}
+        )
+
+    def encode(self, descriptors: np.ndarray) -> np.ndarray:
+        return pack_bits(self._candidates(descriptors, 1)[:, 0], self.bits)
+
+    def _candidates(self, descriptors: np.ndarray, keep: int) -> np.ndarray:
+        """The ``keep`` best codes of each row by reconstruction: (N, keep, M) int64."""
+        parts = [np.zeros((0, keep, len(self.bits)), np.int64)]
+        for start in range(0, len(descriptors), _ENCODE_ROWS):
+            rows = np.array(descriptors[start : start + _ENCODE_ROWS], np.float32)
+            codes = beam_search(torch.from_numpy(rows), self._full, max(_BEAM, keep), keep)[1]
+            if codes.shape[1] < keep:  # tiny codebooks: repeat the best
+                codes = torch.cat([codes, codes[:, :1].expand(-1, keep - codes.shape[1], -1)], 1)
+            parts.append(codes.numpy())
+        return np.concatenate(parts)
+
+    def encode_points(self, observations: Observations) -> np.ndarray:
+        """One code for each point, chosen among the best by how well its observations match it.
+
+        See ``training.reencode.best_candidates``.
+        """
+        means = mean_descriptors(observations)
+        if len(means) == 0:
+            return np.zeros((0, self.code_size), np.uint8)
+        indices = best_candidates(
+            observations,
+            lambda rows: self._candidates(means[rows], _CANDIDATES),
+            lambda codes: self._decode_indices(torch.from_numpy(codes)),
+        )
+        return pack_bits(indices, self.bits)
+
+    def _decode_indices(self, indices: torch.Tensor) -> torch.Tensor:
+        """(N, M) int64 to (N, D) float32, L2-normalised."""
+        z = self.codebooks[0][indices[:, 0]]
+        for m, book in enumerate(self.codebooks[1:], 1):
+            z = z + book[indices[:, m]]
+        return _decode(z, self.basis, self.hidden)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(codes), self.dim), np.float32)
+        limits = torch.tensor([len(book) - 1 for book in self.codebooks])
+        for start in range(0, len(codes), _DECODE_ROWS):
+            indices = unpack_bits(codes[start : start + _DECODE_ROWS], self.bits)
+            indices = torch.minimum(torch.from_numpy(indices), limits)
+            out[start : start + _DECODE_ROWS] = self._decode_indices(indices).numpy()
+        return out
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        return dict(self._arrays)
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "bits": list(self.bits)}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, np.ndarray], config: dict[str, Any]) -> "DRQEDCodec":
+        bits = config.get("bits")
+        if (
+            not isinstance(bits, list)
+            or not bits
+            or not all(isinstance(b, int) and 1 <= b <= 16 for b in bits)
+            or sum(bits) != 8 * config.get("code_size", 0)
+        ):
+            raise InputError("the codec's settings are not those of drqed")
+        books = [
+            torch.from_numpy(entries_from_arrays(f"codebook{m}", tensors, 2))
+            for m in range(len(bits))
+        ]
+        basis = torch.from_numpy(entries_from_arrays("basis", tensors, 2))
+        latent = basis.shape[1]
+        if any(
+            b.shape[1] != latent or len(b) > 1 << n for b, n in zip(books, bits, strict=True)
+        ) or basis.shape[0] != config.get("dim"):
+            raise InputError("the codec's codebooks are missing or have a wrong shape")
+        hidden = None
+        if "w1" in tensors:
+            names = (("w1", 2), ("b1", 1), ("w2", 2), ("b2", 1))
+            hidden = tuple(
+                torch.from_numpy(entries_from_arrays(name, tensors, ndim)) for name, ndim in names
+            )
+            width = len(hidden[1])
+            shapes = [(width, latent), (width,), (basis.shape[0], width), (basis.shape[0],)]
+            if [tuple(h.shape) for h in hidden] != shapes:
+                raise InputError("the codec's decoder is missing or has a wrong shape")
+        return cls(books, basis, hidden, bits, dict(tensors))
+
+
+def _decode(
+    z: torch.Tensor, basis: torch.Tensor, hidden: tuple[torch.Tensor, ...] | None
+) -> torch.Tensor:
+    y = z @ basis.T
+    if hidden is not None:
+        w1, b1, w2, b2 = hidden
+        y = y + F.linear(F.relu(F.linear(z, w1, b1)), w2, b2)
+    return F.normalize(y, dim=1)
+
+
+class _Module(torch.nn.Module):
+    """The codec's parameters while they are trained."""
+
+    def __init__(self, books: list[np.ndarray], basis: np.ndarray, hidden: int):
+        super().__init__()
+        self.books = torch.nn.ParameterList([torch.from_numpy(book) for book in books])
+        self.basis = torch.nn.Parameter(torch.from_numpy(basis))
+        dim, latent = basis.shape
+        self.layers = torch.nn.ModuleList()
+        if hidden:
+            self.layers.extend([torch.nn.Linear(latent, hidden), torch.nn.Linear(hidden, dim)])
+            torch.nn.init.zeros_(self.layers[1].weight)
+            torch.nn.init.zeros_(self.layers[1].bias)
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        # embedding's gradient is summed in a fixed order, unlike that of indexing.
+        z = sum(F.embedding(codes[:, m], book) for m, book in enumerate(self.books))
+        return _decode(z, self.basis, self._hidden())
+
+    def _hidden(self) -> tuple[torch.Tensor, ...] | None:
+        if not self.layers:
+            return None
+        return tuple(p for layer in self.layers for p in (layer.weight, layer.bias))
+
+    def full_codebooks(self) -> list[torch.Tensor]:
+        return [book @ self.basis.T for book in self.books]
+
+    def to_arrays(self, entries: str) -> dict[str, np.ndarray]:
+        """What is stored: int8 or float16 codebooks and basis, float16 perceptron."""
+        arrays: dict[str, np.ndarray] = {}
+        for m, book in enumerate(self.books):
+            arrays |= entries_to_arrays(f"codebook{m}", book.detach().cpu().numpy(), entries)
+        arrays |= entries_to_arrays("basis", self.basis.detach().cpu().numpy(), entries)
+        for name, value in zip(("w1", "b1", "w2", "b2"), self._hidden() or (), strict=False):
+            arrays[name] = value.detach().cpu().numpy().astype(np.float16)
+        return arrays

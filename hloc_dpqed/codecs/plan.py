@@ -1,0 +1,96 @@
+"""How a codec spends its bytes: number and size of codebooks, their dimension, the decoder."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError
+from ..training.kmeans import effective_dimension
+
+MISSING_ENERGY = 2e-3  # of the descriptors' energy, what the latent space may leave out
+MAX_BITS = 12  # of an index: a beam search over more centroids takes too long
+POINTS_PER_CENTROID = 2  # at least, or the codebook is the map
+HIDDEN = 64  # width of the perceptron: 2 million codes a second allow no more
+
+
+@dataclass(frozen=True)
+class CodebookPlan:
+    """What ``plan_codebooks`` decided.
+
+    Attributes:
+        bits: of each index.
+        latent: dimension of the centroids.
+        hidden: width of the perceptron, 0 for none.
+        entries: how codebooks and basis are stored.
+    """
+
+    bits: tuple[int, ...]
+    latent: int
+    hidden: int
+    entries: str = "int8"
+
+    def nbytes(self, dim: int) -> int:
+        """Bytes of the stored codec: int8 codebooks and basis with scales, float16 perceptron."""
+        books = sum(1 << b for b in self.bits) * self.latent + 4 * len(self.bits)
+        basis = dim * self.latent + 4 * dim
+        perceptron = 2 * (self.hidden * (self.latent + dim + 1) + dim) if self.hidden else 0
+        return books + basis + perceptron
+
+
+def split_bits(total: int, largest: int) -> tuple[int, ...]:
+    """``total`` bits as indices of ``largest`` bits and one of the rest."""
+    rest = (total % largest,) if total % largest else ()
+    return (largest,) * (total // largest) + rest
+
+
+def plan_codebooks(
+    rows: np.ndarray,
+    code_bytes: int,
+    budget: int | None = None,
+    *,
+    bits: list[int] | None = None,
+    latent: int | None = None,
+    hidden: int | None = None,
+) -> CodebookPlan:
+    """The largest codebooks that fit the codec's byte budget.
+
+    At a given code size a few large residual codebooks quantize better than many small ones, and
+    cost more bytes. The latent dimension is what the descriptors fill (``MISSING_ENERGY``); where
+    not even the smallest codebooks fit, it shrinks.
+
+    Args:
+        rows: (N, D) descriptors that will be encoded.
+        code_bytes: bytes of one code.
+        budget: bytes of the stored codec; by default those of float16 codebooks of 8-bit indices.
+        bits, latent, hidden: given instead of planned.
+
+    Raises:
+        InputError: ``code_bytes`` is below 1, ``bits`` do not fill it, or the budget holds nothing.
+    """
+    dim = rows.shape[1]
+    if code_bytes < 1:
+        raise InputError(f"--code_bytes {code_bytes}: drqed needs at least 1")
+    total = 8 * code_bytes
+    if bits is not None and (sum(bits) != total or not all(1 <= b <= 16 for b in bits)):
+        raise InputError(f"codec drqed: bits {list(bits)} do not add up to {total}")
+    if budget is None:
+        budget = code_bytes * 256 * dim * 2
+    full = min(dim, latent or effective_dimension(rows, MISSING_ENERGY))
+    widest = int(np.log2(max(len(rows) / POINTS_PER_CENTROID, 2)))
+    choices = [tuple(bits or ())]
+    if bits is None:
+        largest = min(MAX_BITS, max(widest, 4), total)
+        choices = [split_bits(total, b) for b in range(largest, 3, -1)]
+    widths = (HIDDEN, HIDDEN // 2, HIDDEN // 4, 0) if hidden is None else (hidden,)
+    for split in choices:
+        for width in widths:
+            plan = CodebookPlan(split, full, width)
+            if plan.nbytes(dim) <= budget:
+                return plan
+    # Nothing fits whole: the smallest codebooks in fewer dimensions.
+    for split in choices[::-1]:
+        for smaller in range(full - 1, 0, -1):
+            plan = CodebookPlan(split, smaller, widths[-1])
+            if plan.nbytes(dim) <= budget:
+                return plan
+    raise InputError(f"codec drqed: no codec of {dim} dimensions fits {budget} bytes")

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+import torch
+from codec_helpers import make_observations, top1
+
+from hloc_dpqed.codecs import fit_codec, load_codec
+from hloc_dpqed.codecs.packing import pack_bits, unpack_bits
+from hloc_dpqed.codecs.plan import CodebookPlan, plan_codebooks, split_bits
+from hloc_dpqed.errors import InputError
+from hloc_dpqed.io.model import read_observations, read_reference
+
+FAST = {"steps": 20, "batch": 128, "hidden": 16, "refresh": 10}
+
+
+@pytest.fixture(scope="module")
+def fountain_observations(fountain):
+    reference = read_reference(fountain / "sfm")
+    return read_observations(reference, fountain / "feats-superpoint.h5")
+
+
+@pytest.mark.parametrize("bits", [[8, 8], [11, 11, 10], [16], [4] * 6, [3, 5], [13, 11, 16]])
+def test_bit_packing(bits):
+    rng = np.random.default_rng(0)
+    indices = np.stack([rng.integers(1 << b, size=99) for b in bits], 1)
+    codes = pack_bits(indices, bits)
+    assert codes.dtype == np.uint8 and codes.shape == (99, sum(bits) // 8)
+    np.testing.assert_array_equal(unpack_bits(codes, bits), indices)
+    # Independent of the implementation: the code as one little-endian number.
+    number = sum(int(v) << sum(bits[:m]) for m, v in enumerate(indices[0]))
+    assert codes[0].tobytes() == number.to_bytes(sum(bits) // 8, "little")
+
+
+def test_split_bits():
+    assert split_bits(32, 11) == (11, 11, 10)
+    assert split_bits(16, 12) == (12, 4)
+    assert split_bits(16, 8) == (8, 8)
+
+
+@pytest.mark.parametrize("code_bytes", [1, 2, 4, 8])
+def test_the_plan_keeps_its_budget(code_bytes):
+    rows = make_observations(3000, 1, dim=64).descriptors.astype(np.float32)
+    for budget in (None, 64_000, 16_000):
+        plan = plan_codebooks(rows, code_bytes, budget)
+        assert sum(plan.bits) == 8 * code_bytes
+        assert plan.nbytes(64) <= (budget or code_bytes * 256 * 64 * 2)
+
+
+def test_the_plan_is_what_the_stored_codec_takes():
+    observations = make_observations(3000, 2)
+    codec = fit_codec("drqed", observations, 4, codec_budget_bytes=30_000, **FAST)
+    tensors = codec.tensors()
+    plan = CodebookPlan(tuple(codec.bits), tensors["basis"].shape[1], 16)
+    stored = sum(array.nbytes for array in tensors.values())
+    assert 0.9 * stored <= plan.nbytes(32) and stored <= plan.nbytes(32) <= 30_000
+
+
+def test_budgets_that_hold_nothing_are_input_errors():
+    with pytest.raises(InputError, match="fits 100 bytes"):
+        fit_codec("drqed", make_observations(300, 2), 4, codec_budget_bytes=100)
+
+
+def test_training_helps_on_a_real_scene(fountain_observations):
+    options = {"bits": [8, 8], "batch": 512}
+    start = fit_codec("drqed", fountain_observations, 2, steps=1, learning_rate=0.0, **options)
+    trained = fit_codec("drqed", fountain_observations, 2, steps=60, **options)
+    missed = [1 - top1(codec, fountain_observations) for codec in (start, trained)]
+    assert missed[1] < 0.85 * missed[0]
+
+
+@pytest.mark.parametrize("hidden", [0, 16])
+def test_decoding_follows_the_definition(hidden):
+    observations = make_observations(400, 3)
+    codec = fit_codec("drqed", observations, 2, **{**FAST, "hidden": hidden})
+    codes = codec.encode_points(observations)
+    arrays = {
+        k: v.astype(np.float32) * (codec.tensors()[f"{k}_scale"] if v.dtype == np.int8 else 1)
+        for k, v in codec.tensors().items()
+        if not k.endswith("_scale")
+    }
+    indices = unpack_bits(codes, codec.bits)
+    z = sum(arrays[f"codebook{m}"][indices[:, m]] for m in range(len(codec.bits)))
+    y = z @ arrays["basis"].T
+    if hidden:
+        y = y + np.maximum(z @ arrays["w1"].T + arrays["b1"], 0) @ arrays["w2"].T + arrays["b2"]
+    expected = y / np.linalg.norm(y, axis=1, keepdims=True)
+    np.testing.assert_allclose(codec.decode(codes), expected, atol=1e-5)
+
+
+def test_same_seed_same_bytes_and_storing_changes_nothing():
+    observations = make_observations(500, 3)
+    first, again = (fit_codec("drqed", observations, 4, **FAST) for _ in range(2))
+    tensors = first.tensors()
+    assert all(tensors[k].tobytes() == again.tensors()[k].tobytes() for k in tensors)
+    loaded = load_codec("drqed", tensors, first.config())
+    codes = first.encode_points(observations)
+    np.testing.assert_array_equal(codes, loaded.encode_points(observations))
+    np.testing.assert_array_equal(first.decode(codes), loaded.decode(codes))
+
+
+@pytest.mark.parametrize("count", [1, 10, 255])
+@pytest.mark.parametrize("code_bytes", [1, 4])
+@pytest.mark.filterwarnings("ignore:codec drqed")
+def test_small_maps_do_not_crash(count, code_bytes):
+    observations = make_observations(count, 1)
+    codec = fit_codec("drqed", observations, code_bytes, codec_budget_bytes=100_000, **FAST)
+    decoded = codec.decode(codec.encode_points(observations))
+    assert decoded.shape == (count, 32) and np.isfinite(decoded).all()
+    assert np.isfinite(codec.decode(np.full((3, code_bytes), 255, np.uint8))).all()
+
+
+def test_a_map_without_observations_is_an_input_error():
+    with pytest.raises(InputError, match="no observation"):
+        fit_codec("drqed", make_observations(0, 1), 4)
+
+
+def test_points_without_observations_get_a_code():
+    full = make_observations(400, 2)
+    observations = full.subset(np.arange(300), full.point_index[:300], 400)
+    codec = fit_codec("drqed", observations, 2, **FAST)
+    assert codec.encode_points(observations).shape == (400, 2)
+
+
+@pytest.mark.parametrize("options", [{"bits": [8, 7]}, {"bits": [17, 15]}, {"unknown": 1}])
+def test_wrong_options(options):
+    with pytest.raises((InputError, TypeError)):
+        fit_codec("drqed", make_observations(300, 2), 4, **options)
+
+
+def test_damaged_tensors_are_input_errors():
+    codec = fit_codec("drqed", make_observations(300, 2), 4, **FAST)
+    for name in codec.tensors():
+        if name == "w1":  # without it there is no perceptron, which is a codec too
+            continue
+        tensors = codec.tensors()
+        del tensors[name]
+        with pytest.raises(InputError):
+            load_codec("drqed", tensors, codec.config())
+    for change in ({"bits": None}, {"bits": [8]}, {"dim": 31}):
+        with pytest.raises(InputError):
+            load_codec("drqed", codec.tensors(), codec.config() | change)
+
+
+def test_results_are_on_the_cpu():
+    codec = fit_codec("drqed", make_observations(300, 2), 4, device="cpu", **FAST)
+    assert codec.basis.device == torch.device("cpu")
