@@ -64,12 +64,14 @@ class Checkpoint:
                 self._file.write(header)
                 self._file.flush()
         self._where = path
+        self._empty = self.num_resumed == 0
 
     def add(self, record: dict[str, Any]) -> None:
         """Append a record; what was added survives a kill."""
         with _told(self._where):
             self._file.write(json.dumps(record).encode() + b"\n")
             self._file.flush()
+        self._empty = False
 
     def records(self) -> Iterator[dict[str, Any]]:
         """All records, in the order in which they were added."""
@@ -88,6 +90,8 @@ class Checkpoint:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._empty:  # nothing to continue from
+            self.finish()
         with contextlib.suppress(OSError):  # of a full disk, told before
             self._file.close()
 

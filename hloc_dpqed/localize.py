@@ -129,6 +129,7 @@ def main(
         "queries": [[n, str(c.model.name), c.width, c.height, c.params.tolist()] for n, c in todo],
         "retrieval": retrieved,
         "matcher": matcher,
+        "symmetric": symmetric,
         "ransac_thresh": ransac_thresh,
         "covisibility_clustering": covisibility_clustering,
         "ransac_all_matches": ransac_all_matches,
@@ -137,7 +138,11 @@ def main(
         "logs": logs is not None,
         "versions": [__version__, pycolmap.__version__, torch.__version__, np.__version__],
     }
-    with FeatureFile(features) as file, Checkpoint(part, run_key([map], [features], conf)) as done:
+    weights = [matcher_weights] if matcher_weights is not None else []
+    with (
+        FeatureFile(features) as file,
+        Checkpoint(part, run_key([map], [features, *weights], conf)) as done,
+    ):
         file.check_names([name for name, _ in todo])
         warn_of_other_extractor(described, file)
         if done.num_resumed:

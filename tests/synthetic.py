@@ -176,3 +176,40 @@ def write_compressed_scene(scene: Scene, path: Path, **options) -> Path:
     """Write ``compressed_scene`` to ``path``."""
     write_map(path, compressed_scene(scene, **options))
     return path
+
+
+def model_of(cameras, images, points) -> pycolmap.Reconstruction:
+    """A model by hand.
+
+    Args:
+        cameras: pycolmap cameras with ids.
+        images: (id, name, camera id, keypoints, pose) of each registered image.
+        points: (xyz, [(image id, keypoint), ...]) of each point.
+    """
+    model = pycolmap.Reconstruction()
+    for camera in cameras:
+        model.add_camera(camera)
+        rig = pycolmap.Rig(rig_id=camera.camera_id)
+        rig.add_ref_sensor(camera.sensor_id)
+        model.add_rig(rig)
+    for image_id, name, camera_id, keypoints, pose in images:
+        image = pycolmap.Image(
+            name=name,
+            keypoints=np.reshape(keypoints, (-1, 2)),
+            camera_id=camera_id,
+            image_id=image_id,
+        )
+        frame = pycolmap.Frame()
+        frame.frame_id = image.frame_id = image_id
+        frame.rig_id = camera_id
+        frame.add_data_id(image.data_id)
+        frame.rig_from_world = pose
+        model.add_frame(frame)
+        model.add_image(image)
+        model.register_frame(frame.frame_id)
+    for xyz, elements in points:
+        track = pycolmap.Track()
+        for image_id, keypoint in elements:
+            track.add_element(image_id, keypoint)
+        model.add_point3D(np.asarray(xyz, float), track)
+    return model

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pycolmap
 import pytest
-from synthetic import make_scene
+from synthetic import make_scene, model_of
 
 from hloc_dpqed.compressed_map import project_points
 from hloc_dpqed.errors import InputError
@@ -21,43 +21,6 @@ from hloc_dpqed.io.model_files import check_binary_model
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     return make_scene(tmp_path_factory.mktemp("model"), num_points=60, dim=16)
-
-
-def model_of(cameras, images, points) -> pycolmap.Reconstruction:
-    """A model by hand.
-
-    Args:
-        cameras: pycolmap cameras with ids.
-        images: (id, name, camera id, keypoints, pose) of each registered image.
-        points: (xyz, [(image id, keypoint), ...]) of each point.
-    """
-    model = pycolmap.Reconstruction()
-    for camera in cameras:
-        model.add_camera(camera)
-        rig = pycolmap.Rig(rig_id=camera.camera_id)
-        rig.add_ref_sensor(camera.sensor_id)
-        model.add_rig(rig)
-    for image_id, name, camera_id, keypoints, pose in images:
-        image = pycolmap.Image(
-            name=name,
-            keypoints=np.reshape(keypoints, (-1, 2)),
-            camera_id=camera_id,
-            image_id=image_id,
-        )
-        frame = pycolmap.Frame()
-        frame.frame_id = image.frame_id = image_id
-        frame.rig_id = camera_id
-        frame.add_data_id(image.data_id)
-        frame.rig_from_world = pose
-        model.add_frame(frame)
-        model.add_image(image)
-        model.register_frame(frame.frame_id)
-    for xyz, elements in points:
-        track = pycolmap.Track()
-        for image_id, keypoint in elements:
-            track.add_element(image_id, keypoint)
-        model.add_point3D(np.asarray(xyz, float), track)
-    return model
 
 
 def pinhole(camera_id=1):
