@@ -6,13 +6,31 @@ import numpy as np
 
 from ..errors import InputError
 from ..reference import Observations
+from .additive import LSQCodec, PRQCodec, RQCodec
 from .base import Codec
 from .dpqed import DPQEDCodec
 from .drqed import DRQEDCodec
 from .none import NoneCodec
-from .pq import PQCodec
+from .pq import OPQCodec, PQCodec
+from .scalar import PCACodec, RaBitQCodec, SignCodec, SQ8Codec
 
-CODECS: dict[str, type[Codec]] = {c.name: c for c in (NoneCodec, PQCodec, DPQEDCodec, DRQEDCodec)}
+CODECS: dict[str, type[Codec]] = {
+    c.name: c
+    for c in (
+        NoneCodec,
+        DPQEDCodec,
+        DRQEDCodec,
+        PQCodec,
+        OPQCodec,
+        RQCodec,
+        LSQCodec,
+        PRQCodec,
+        PCACodec,
+        SQ8Codec,
+        SignCodec,
+        RaBitQCodec,
+    )
+}
 
 
 def codec_class(name: str) -> type[Codec]:

@@ -1,6 +1,7 @@
-"""Product quantization with faiss: the baseline.
+"""Product quantization with faiss, plain and after a learned rotation: the baselines.
 
-Source: Jégou, Douze, Schmid, "Product Quantization for Nearest Neighbor Search", TPAMI 2011.
+Sources: Jégou, Douze, Schmid, "Product Quantization for Nearest Neighbor Search", TPAMI 2011; Ge,
+He, Ke, Sun, "Optimized Product Quantization", CVPR 2013.
 """
 
 from typing import Any
@@ -11,8 +12,11 @@ import numpy as np
 from ..errors import InputError
 from ..reference import Observations, normalise_rows
 from .base import Codec
+from .entries import entries_from_arrays, entries_to_arrays
+from .packing import codebooks_for, num_centroids
 
 MAX_TRAINING_ROWS = 65_536  # 256 a centroid, where faiss itself starts to subsample
+FAR = 1e4  # a coordinate that no unit vector is near: pads codebooks to the size faiss expects
 
 
 def training_rows(observations: Observations, seed: int, at_least: int = 256) -> np.ndarray:
@@ -31,22 +35,33 @@ def training_rows(observations: Observations, seed: int, at_least: int = 256) ->
     return np.resize(x, (max(count, at_least), x.shape[1]))
 
 
+def pad_centroids(centroids: np.ndarray, bits: int) -> np.ndarray:
+    """(M, K, d) to (M, 2 ** bits, d), with centroids that are never the nearest."""
+    missing = (1 << bits) - centroids.shape[1]
+    return np.pad(centroids, ((0, 0), (0, missing), (0, 0)), constant_values=FAR)
+
+
 class PQCodec(Codec):
-    """M = ``code_bytes`` codebooks of 256 centroids over D / M dimensions each.
+    """Codebooks of K centroids over D / M dimensions each.
 
     Attributes:
-        centroids: (M, 256, D / M) float32, exactly representable in float16.
+        centroids: (M, K, D / M) float32, the values that are stored.
+        bits: of an index.
     """
 
     name = "pq"
 
-    def __init__(self, centroids: np.ndarray):
+    def __init__(self, arrays: dict[str, np.ndarray], bits: int):
+        self._arrays, self.bits = arrays, bits
         # Rounded first, so that encoding sees the centroids that will be stored.
-        self.centroids = centroids.astype(np.float16).astype(np.float32)
-        m, _, sub = centroids.shape
-        self.dim, self.code_size = m * sub, m
-        self._pq = faiss.ProductQuantizer(self.dim, m, 8)
-        faiss.copy_array_to_vector(self.centroids.ravel(), self._pq.centroids)
+        self.centroids = entries_from_arrays("centroids", arrays, 3)
+        m, k, sub = self.centroids.shape
+        if k > 1 << bits:
+            raise InputError("the codec's centroids are missing or have a wrong shape")
+        self.dim, self.code_size = m * sub, m * bits // 8
+        self._pq = faiss.ProductQuantizer(self.dim, m, bits)
+        padded = pad_centroids(self.centroids, bits)
+        faiss.copy_array_to_vector(np.ascontiguousarray(padded).ravel(), self._pq.centroids)
 
     @classmethod
     def fit(
@@ -57,17 +72,30 @@ class PQCodec(Codec):
         seed: int = 0,
         device: str = "cpu",
         progress: bool = False,
+        bits: int = 8,
+        entries: str = "float16",
     ) -> "PQCodec":
-        if code_bytes < 1 or observations.dim % code_bytes:
+        """Fit with faiss.
+
+        Args:
+            bits: of an index, 8 or 4.
+            entries: 'float16' or 'int8', how centroids are stored.
+        """
+        rows = training_rows(observations, seed, 1)
+        m, k = cls._shape(observations, code_bytes, bits)
+        centroids = train_product(rows, m, k, seed)
+        return cls(entries_to_arrays("centroids", centroids, entries, parts=m), bits)
+
+    @classmethod
+    def _shape(cls, observations: Observations, code_bytes: int, bits: int) -> tuple[int, int]:
+        """Number of codebooks and of centroids in each, or an InputError."""
+        m = codebooks_for(code_bytes, bits, cls.name)
+        if observations.dim % m:
             raise InputError(
-                f"--code_bytes {code_bytes}: pq needs a divisor of the descriptor dimension "
-                f"{observations.dim}"
+                f"--code_bytes {code_bytes}: {cls.name} with {bits} bits an index needs {m} "
+                f"sub-vectors of equal size, the descriptors have {observations.dim} dimensions"
             )
-        pq = faiss.ProductQuantizer(observations.dim, code_bytes, 8)
-        pq.cp.seed = seed + 1  # faiss takes 0 as any other seed, but warns of nothing
-        pq.train(training_rows(observations, seed))
-        centroids = faiss.vector_to_array(pq.centroids).reshape(code_bytes, 256, -1)
-        return cls(centroids)
+        return m, num_centroids(len(observations), bits, cls.name)
 
     def encode(self, descriptors: np.ndarray) -> np.ndarray:
         return self._pq.compute_codes(np.ascontiguousarray(descriptors, np.float32))
@@ -76,13 +104,79 @@ class PQCodec(Codec):
         return normalise_rows(self._pq.decode(np.ascontiguousarray(codes, np.uint8)))
 
     def tensors(self) -> dict[str, np.ndarray]:
-        return {"centroids": self.centroids.astype(np.float16)}
+        return dict(self._arrays)
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "bits": self.bits}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray], config: dict[str, Any]) -> "PQCodec":
-        centroids = tensors.get("centroids")
-        if centroids is None or centroids.ndim != 3 or centroids.shape[1] != 256:
-            raise InputError("the codec's centroids are missing or have a wrong shape")
-        if not np.isfinite(centroids).all():
-            raise InputError("the codec's centroids are not finite")
-        return cls(centroids)
+        bits = config.get("bits", 8)
+        if bits not in (4, 8):
+            raise InputError(f"the codec's settings are not those of {cls.name}")
+        return cls(dict(tensors), bits)
+
+
+class OPQCodec(PQCodec):
+    """A learned rotation of the descriptors, then product quantization.
+
+    Attributes:
+        rotation: (D, D) float32, the values that are stored.
+    """
+
+    name = "opq"
+
+    def __init__(self, arrays: dict[str, np.ndarray], bits: int):
+        super().__init__(arrays, bits)
+        self.rotation = entries_from_arrays("rotation", arrays, 2)
+        if self.rotation.shape != (self.dim, self.dim):
+            raise InputError("the codec's rotation is missing or has a wrong shape")
+
+    @classmethod
+    def fit(
+        cls,
+        observations: Observations,
+        code_bytes: int,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        progress: bool = False,
+        bits: int = 8,
+        entries: str = "float16",
+    ) -> "OPQCodec":
+        """Fit with faiss; the options are those of ``PQCodec.fit``.
+
+        Maps of fewer observations than dimensions keep their axes: they determine no rotation.
+        """
+        rows = training_rows(observations, seed, 1)
+        m, k = cls._shape(observations, code_bytes, bits)
+        rotation = np.eye(observations.dim, dtype=np.float32)
+        if len(rows) >= max(observations.dim, 1 << bits):
+            matrix = faiss.OPQMatrix(observations.dim, m)
+            matrix.pq = faiss.ProductQuantizer(observations.dim, m, bits)
+            matrix.pq.cp.seed = seed + 1
+            matrix.train(rows)
+            rotation = faiss.vector_to_array(matrix.A).reshape(observations.dim, -1)
+        arrays = entries_to_arrays("rotation", rotation, entries)
+        stored = entries_from_arrays("rotation", arrays, 2)
+        centroids = train_product(rows @ stored.T, m, k, seed)
+        return cls(arrays | entries_to_arrays("centroids", centroids, entries, parts=m), bits)
+
+    def encode(self, descriptors: np.ndarray) -> np.ndarray:
+        return super().encode(np.asarray(descriptors, np.float32) @ self.rotation.T)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        # Stored entries make the rotation slightly other than orthogonal; rows are normalised.
+        return normalise_rows(super().decode(codes) @ self.rotation)
+
+
+def train_product(rows: np.ndarray, m: int, k: int, seed: int) -> np.ndarray:
+    """faiss's k-means in each of ``m`` sub-spaces: (N, D) to (m, k, D / m) float32."""
+    bits = int(k).bit_length() - 1
+    if k == 1 << bits:
+        pq = faiss.ProductQuantizer(rows.shape[1], m, bits)
+        pq.cp.seed = seed + 1
+        pq.train(np.ascontiguousarray(rows, np.float32))
+        return faiss.vector_to_array(pq.centroids).reshape(m, k, -1).copy()
+    # Fewer rows than centroids: each row is a centroid.
+    return np.stack(np.split(rows[:k], m, axis=1)).astype(np.float32)
