@@ -113,6 +113,16 @@ def test_a_map_without_observations_is_an_input_error():
         fit_codec("drqed", make_observations(0, 1), 4)
 
 
+def test_observations_may_choose_the_codes():
+    observations = make_observations(500, 3)
+    codec = fit_codec("drqed", observations, 2, reencode=True, **FAST)
+    loaded = load_codec("drqed", codec.tensors(), codec.config())
+    chosen = codec.encode_points(observations)
+    np.testing.assert_array_equal(chosen, loaded.encode_points(observations))
+    plain = load_codec("drqed", codec.tensors(), codec.config() | {"reencode": False})
+    assert (chosen != plain.encode_points(observations)).any()
+
+
 def test_points_without_observations_get_a_code():
     full = make_observations(400, 2)
     observations = full.subset(np.arange(300), full.point_index[:300], 400)

@@ -42,6 +42,7 @@ class DRQEDCodec(Codec):
         basis: (D, L) float32.
         hidden: the perceptron as (W1, b1, W2, b2), or None.
         bits: of each index.
+        reencode: whether a point's observations choose its code.
     """
 
     name = "drqed"
@@ -53,12 +54,23 @@ class DRQEDCodec(Codec):
         hidden: tuple[torch.Tensor, ...] | None,
         bits: list[int],
         arrays: dict[str, np.ndarray],
+        reencode: bool,
     ):
         self.codebooks, self.basis, self.hidden = codebooks, basis, hidden
-        self.bits = bits
+        self.bits, self.reencode = bits, reencode
         self.dim, self.code_size = basis.shape[0], sum(bits) // 8
         self._arrays = arrays
         self._full = [book @ basis.T for book in codebooks]
+        # What each centroid adds to the output and to the perceptron's hidden layer: decoding is
+        # then a sum of table rows and one product.
+        rows = self._full
+        if hidden is not None:
+            rows = [
+                torch.cat([f, b @ hidden[0].T], 1) for f, b in zip(rows, codebooks, strict=True)
+            ]
+        self._table = torch.cat(rows)
+        sizes = torch.tensor([len(book) for book in codebooks])
+        self._first, self._last = sizes.cumsum(0) - sizes, sizes - 1
 
     @classmethod
     def fit(
@@ -81,6 +93,7 @@ class DRQEDCodec(Codec):
         learning_rate: float = 1e-3,
         refresh: int = 50,
         beam: int = 8,
+        reencode: bool = False,
     ) -> "DRQEDCodec":
         """Train the codec on the map's tracks.
 
@@ -101,6 +114,7 @@ class DRQEDCodec(Codec):
             steps, batch, learning_rate: of Adam, with cosine decay.
             refresh: steps between encodings.
             beam: of the encodings during training.
+            reencode: let each point's observations choose its code among the best.
         """
         if len(observations) == 0:
             raise InputError("the map has no observation to fit a codec on")
@@ -157,7 +171,13 @@ class DRQEDCodec(Codec):
         )
         arrays = module.to_arrays(plan.entries)
         return cls.from_tensors(
-            arrays, {"dim": observations.dim, "code_size": code_bytes, "bits": list(plan.bits)}
+            arrays,
+            {
+                "dim": observations.dim,
+                "code_size": code_bytes,
+                "bits": list(plan.bits),
+                "reencode": reencode,
+            },
         )
 
     def encode(self, descriptors: np.ndarray) -> np.ndarray:
@@ -175,13 +195,13 @@ class DRQEDCodec(Codec):
         return np.concatenate(parts)
 
     def encode_points(self, observations: Observations) -> np.ndarray:
-        """One code for each point, chosen among the best by how well its observations match it.
+        """The code of each point's mean; with ``reencode`` one that its observations choose.
 
         See ``training.reencode.best_candidates``.
         """
         means = mean_descriptors(observations)
-        if len(means) == 0:
-            return np.zeros((0, self.code_size), np.uint8)
+        if not self.reencode or len(means) == 0:
+            return self.encode(means)
         indices = best_candidates(
             observations,
             lambda rows: self._candidates(means[rows], _CANDIDATES),
@@ -190,26 +210,27 @@ class DRQEDCodec(Codec):
         return pack_bits(indices, self.bits)
 
     def _decode_indices(self, indices: torch.Tensor) -> torch.Tensor:
-        """(N, M) int64 to (N, D) float32, L2-normalised."""
-        z = self.codebooks[0][indices[:, 0]]
-        for m, book in enumerate(self.codebooks[1:], 1):
-            z = z + book[indices[:, m]]
-        return _decode(z, self.basis, self.hidden)
+        """(N, M) int64 to (N, D) float32, L2-normalised; indices past the end name the last."""
+        rows = torch.minimum(indices, self._last) + self._first
+        summed = F.embedding_bag(rows, self._table, mode="sum")
+        if self.hidden is None:
+            return F.normalize(summed, dim=1)
+        _, b1, w2, b2 = self.hidden
+        active = F.relu(summed[:, self.dim :] + b1)
+        return F.normalize(torch.addmm(summed[:, : self.dim] + b2, active, w2.T), dim=1)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         out = np.zeros((len(codes), self.dim), np.float32)
-        limits = torch.tensor([len(book) - 1 for book in self.codebooks])
         for start in range(0, len(codes), _DECODE_ROWS):
             indices = unpack_bits(codes[start : start + _DECODE_ROWS], self.bits)
-            indices = torch.minimum(torch.from_numpy(indices), limits)
-            out[start : start + _DECODE_ROWS] = self._decode_indices(indices).numpy()
+            out[start : start + _DECODE_ROWS] = self._decode_indices(torch.from_numpy(indices))
         return out
 
     def tensors(self) -> dict[str, np.ndarray]:
         return dict(self._arrays)
 
     def config(self) -> dict[str, Any]:
-        return {**super().config(), "bits": list(self.bits)}
+        return {**super().config(), "bits": list(self.bits), "reencode": self.reencode}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray], config: dict[str, Any]) -> "DRQEDCodec":
@@ -241,7 +262,7 @@ class DRQEDCodec(Codec):
             shapes = [(width, latent), (width,), (basis.shape[0], width), (basis.shape[0],)]
             if [tuple(h.shape) for h in hidden] != shapes:
                 raise InputError("the codec's decoder is missing or has a wrong shape")
-        return cls(books, basis, hidden, bits, dict(tensors))
+        return cls(books, basis, hidden, bits, dict(tensors), bool(config.get("reencode")))
 
 
 def _decode(
