@@ -209,7 +209,7 @@ class StoredDataset:
     @property
     def attrs(self) -> Mapping[str, Any]:
         """``uncertainty`` of the keypoints in pixels, where the feature file told it."""
-        uncertainty = self.file._open().map.metadata.get("keypoint_uncertainty")
+        uncertainty = self.file._open().map.metadata.get("features", {}).get("keypoint_uncertainty")
         if self._key != "keypoints" or uncertainty is None:
             return MappingProxyType({})
         return MappingProxyType({"uncertainty": float(uncertainty)})

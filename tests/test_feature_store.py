@@ -139,10 +139,11 @@ def test_reads_are_copies(both):
 def test_uncertainty_of_keypoints_as_recorded(scene, tmp_path, path):
     from synthetic import compressed_scene
 
+    from hloc_dpqed.io.features import feature_kind
     from hloc_dpqed.mapfile import write_map
 
     compressed = compressed_scene(scene)
-    compressed.metadata["keypoint_uncertainty"] = 2.0
+    compressed.metadata["features"] = feature_kind(scene.features)
     write_map(tmp_path / "with.dpqed", compressed)
     with FeatureStore(tmp_path / "with.dpqed") as store:
         assert store["db/day/0.jpg/keypoints"].attrs.get("uncertainty") == 2.0

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -78,6 +79,20 @@ class FeatureFile:
         value = self._file.attrs.get("extractor")
         return value if isinstance(value, str) else None
 
+    def keypoint_uncertainty(self) -> float | None:
+        """Detection noise in pixels, as hloc records it at each image's keypoints, of the first."""
+        found: list[float] = []
+
+        def visit(name: str, item: object) -> bool | None:
+            if isinstance(item, h5py.Dataset) and name.split("/")[-1] == "keypoints":
+                value = item.attrs.get("uncertainty")
+                found.extend([] if value is None else [float(value)])
+                return True
+            return None
+
+        self._file.visititems(visit)
+        return found[0] if found else None
+
     def check_names(self, names: Sequence[str]) -> None:
         """Check that every image is in the file, before long work begins."""
         missing = [name for name in names if name not in self]
@@ -145,12 +160,16 @@ def _numbers(dataset: h5py.Dataset, where: str) -> np.ndarray:
     return values
 
 
-def feature_kind(path: Path) -> dict[str, str]:
-    """What a feature file tells of its kind: its ``name``, as hloc's name the extractor, and the
-    ``extractor`` of its attribute of that name where there is one."""
+def feature_kind(path: Path) -> dict[str, Any]:
+    """What a feature file tells of its kind: its ``name``, as hloc's name the extractor; the
+    ``extractor`` of its attribute of that name and the ``keypoint_uncertainty`` in pixels, where
+    there are such."""
     with FeatureFile(path) as file:
-        extractor = file.extractor()
-    return {"name": Path(path).stem} | ({} if extractor is None else {"extractor": extractor})
+        told = {
+            "extractor": file.extractor(),
+            "keypoint_uncertainty": file.keypoint_uncertainty(),
+        }
+    return {"name": Path(path).stem} | {k: v for k, v in told.items() if v is not None}
 
 
 def read_global_descriptors(path: Path, names: list[str]) -> np.ndarray:
