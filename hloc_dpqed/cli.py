@@ -113,8 +113,10 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--num_points", type=int, metavar="N")
     sub.add_argument("--fraction", type=float, metavar="F", help="fraction of the points to keep")
     sub.add_argument("--selector", choices=SELECTORS, default="kcover")
-    sub.add_argument("--codec", choices=CODECS, default="dpqed")
-    sub.add_argument("--code_bytes", type=int, default=4, metavar="B")
+    sub.add_argument(
+        "--codec", choices=CODECS, help="dpqed; with a budget, what the planner finds best"
+    )
+    sub.add_argument("--code_bytes", type=int, metavar="B", help="bytes of a code, 4 by default")
     sub.add_argument("--granularity", choices=GRANULARITIES, default="point")
     sub.add_argument("--global_features", type=Path, metavar="H5")
     sub.add_argument("--seed", type=int, default=0)

@@ -59,8 +59,8 @@ def main(
     num_points: int | None = None,
     fraction: float | None = None,
     selector: str = "kcover",
-    codec: str = "dpqed",
-    code_bytes: int = 4,
+    codec: str | None = None,
+    code_bytes: int | None = None,
     granularity: str = "point",
     global_features: Path | None = None,
     seed: int = 0,
@@ -81,7 +81,9 @@ def main(
         budget_scope: what the budget counts: the whole file ('total') or the codes alone.
         num_points: how many points to keep.
         fraction: which fraction of the points to keep, in (0, 1].
-        selector, codec, code_bytes, granularity, seed, *_options: see ``CompressConf``.
+        selector, granularity, seed, *_options: see ``CompressConf``.
+        codec, code_bytes: see ``CompressConf``. With a budget and without a codec, the planner
+            chooses both (``planner``); pass one of them to do without it.
         global_features: hloc's global feature file, to store the images' global descriptors.
         overwrite: replace ``output``; otherwise an existing file is an error.
         threads, device, progress: of the work.
@@ -95,10 +97,11 @@ def main(
     output = Path(output)
     if output.exists() and not overwrite:
         raise InputError(f"{output}: exists already, pass --overwrite to replace it")
+    planned = budget is not None and codec is None and code_bytes is None
     conf = CompressConf(
         selector,
-        codec,
-        code_bytes,
+        codec or CompressConf.codec,
+        CompressConf.code_bytes if code_bytes is None else code_bytes,
         granularity,
         seed,
         selector_options or {},
@@ -117,6 +120,20 @@ def main(
     described = None
     if global_features is not None:
         described = read_global_descriptors(global_features, reference.image_names)
+    if planned:
+        from .planner import plan_compression
+
+        conf = plan_compression(
+            reference,
+            observations,
+            features,
+            parse_size(budget or 0),
+            budget_scope,
+            conf,
+            described,
+            device=device,
+            progress=progress,
+        )
     compressor = Compressor(
         reference, observations, conf, described, device, progress, features=feature_kind(features)
     )

@@ -1,0 +1,118 @@
+"""The planner: pseudo-queries from the map itself, and the best plan that fits a budget."""
+
+import numpy as np
+import pytest
+from synthetic import make_scene
+
+from hloc_dpqed import compress
+from hloc_dpqed.compress import CompressConf
+from hloc_dpqed.errors import InputError
+from hloc_dpqed.io.features import FeatureFile
+from hloc_dpqed.io.model import read_observations, read_reference
+from hloc_dpqed.mapfile import map_info
+from hloc_dpqed.planner import (
+    Plan,
+    candidate_plans,
+    hold_out_queries,
+    mean_log_error,
+    plan_budget,
+    scene_extent,
+    shared_points,
+)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return make_scene(tmp_path_factory.mktemp("scene"), dim=32)
+
+
+@pytest.fixture(scope="module")
+def arrays(scene):
+    reference = read_reference(scene.sfm)
+    return reference, read_observations(reference, scene.features)
+
+
+def run_plans(scene, arrays, plans, budget, scope="total"):
+    with FeatureFile(scene.features) as file:
+        return plan_budget(
+            *arrays, plans, budget, scope, CompressConf(selector="random"), file.read
+        )
+
+
+def test_pseudo_queries_are_gone_from_the_map_and_retrieve_what_they_share(scene, arrays):
+    reference, observations = arrays
+    with FeatureFile(scene.features) as file:
+        held = hold_out_queries(reference, observations, 0, file.read, None, 3)
+    names = {query.name for query in held.queries}
+    assert names and not names & set(held.reference.image_names)
+    for query in held.queries:
+        shared = [
+            len(
+                np.intersect1d(
+                    reference.visibility[query.image],
+                    reference.visibility[reference.image_names.index(name)],
+                )
+            )
+            for name in held.reference.image_names
+        ]
+        assert len(query.retrieved) == 3
+        least = min(shared[held.reference.image_names.index(name)] for name in query.retrieved)
+        assert sorted(shared)[-3] == least
+
+
+def test_shared_points_counts_common_columns(arrays):
+    visibility = arrays[0].visibility
+    shared = shared_points(visibility, np.array([1]), np.array([0, 1]))
+    expected = len(np.intersect1d(visibility[0], visibility[1]))
+    assert shared.tolist() == [[expected, len(visibility[1])]]
+
+
+def test_the_best_outcome_comes_first_and_fits(scene, arrays):
+    plans = [Plan("pq", 1), Plan("pq", 4), Plan("none", 64)]
+    outcomes = run_plans(scene, arrays, plans, 30_000)
+    assert [o.score for o in outcomes] == sorted(o.score for o in outcomes)
+    assert all(o.plan in plans for o in outcomes)
+    assert all(o.total_bytes <= 30_000 and o.num_points >= 1 for o in outcomes)
+
+
+def test_plans_that_do_not_fit_are_left_out_and_none_at_all_is_told(scene, arrays):
+    outcomes = run_plans(scene, arrays, [Plan("pq", 4), Plan("none", 64)], 12_000)
+    assert [o.plan.codec for o in outcomes] == ["none"]
+    with pytest.raises(InputError, match="smallest possible map"):
+        run_plans(scene, arrays, [Plan("pq", 4)], 1_000)
+
+
+def test_the_same_seed_gives_the_same_outcomes(scene, arrays):
+    first, second = (run_plans(scene, arrays, [Plan("pq", 2)], 40_000)[0] for _ in range(2))
+    assert first.score == second.score and first.num_points == second.num_points
+    assert np.array_equal(first.errors, second.errors)
+
+
+def test_mean_log_error_clips_and_does_not_depend_on_the_scale():
+    errors = np.array([[0.01, 0.1], [np.inf, np.inf], [0.0, 0.0]])
+    expected = np.mean(np.log([0.001, 1.0, 1e-5]))
+    assert mean_log_error(errors, 10.0) == pytest.approx(expected)
+    assert mean_log_error(errors * 7, 70.0) == pytest.approx(expected)
+
+
+def test_scene_extent_is_the_diagonal_of_the_centres():
+    poses = np.tile(np.eye(3, 4), (2, 1, 1))
+    poses[1, :, 3] = (-3, -4, 0)
+    assert scene_extent(poses) == pytest.approx(5)
+
+
+def test_candidate_plans_respect_the_budget():
+    plans = candidate_plans(256, 12_553, 250_000, "total")
+    assert len(plans) >= 3 and len(set(map(str, plans))) == len(plans)
+    assert all(p.options.get("codec_budget_bytes", 0) <= 125_000 for p in plans)
+    assert candidate_plans(256, 1000, 1, "codes") == []
+    # A budget that holds every point with the largest code leaves the smaller ones out.
+    rich = candidate_plans(256, 1000, 10_000_000, "total")
+    assert {p.code_bytes for p in rich if p.codec == "drqed"} == {8}
+
+
+def test_compress_plans_within_the_budget(scene, tmp_path):
+    output = tmp_path / "map.dpqed"
+    compress.main(scene.sfm, scene.features, output, budget="20KB", progress=False)
+    info = map_info(output)
+    assert output.stat().st_size <= 20_000 and info["codec"] in ("drqed", "sign")
