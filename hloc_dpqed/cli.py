@@ -75,6 +75,12 @@ def _sweep(args: dict[str, Any]) -> None:
     sweep.main(**args)
 
 
+def _demo(args: dict[str, Any]) -> None:
+    from . import demo
+
+    demo.main(**args)
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -86,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     from .codecs import CODECS
     from .compressed_map import GRANULARITIES
+    from .demo import add_arguments as add_demo_arguments
     from .evaluate import DEFAULT_THRESHOLDS
     from .localize import FALLBACKS
     from .matching.learned import PAIR_MATCHERS
@@ -202,6 +209,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--no_plots", dest="plots", action="store_false")
     sub.add_argument("--threads", type=_positive, metavar="N")
     sub.add_argument("--device", default="cpu")
+
+    add_demo_arguments(command("demo", _demo, "map a rendered scene, compress it, localize in it"))
     return parser
 
 
