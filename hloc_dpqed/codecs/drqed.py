@@ -92,7 +92,7 @@ class DRQEDCodec(Codec):
         batch: int = 1024,
         learning_rate: float = 1e-3,
         refresh: int = 50,
-        beam: int = 8,
+        beam: int = 4,
         reencode: bool = False,
     ) -> "DRQEDCodec":
         """Train the codec on the map's tracks.

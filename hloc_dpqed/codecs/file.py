@@ -1,0 +1,68 @@
+"""A codec in a file of its own, known by the hash of its content, for many maps to share."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from ..errors import InputError
+from . import load_codec
+from .base import Codec
+
+_KEY = "hloc_dpqed_codec"
+
+
+def codec_hash(codec: Codec) -> str:
+    """SHA-256 of what decides a codec's behaviour: name, settings and tensors. 64 hex digits."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps([codec.name, codec.config()], sort_keys=True).encode())
+    for name, tensor in sorted(codec.tensors().items()):
+        little = np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<"))
+        digest.update(f"{name} {little.dtype.str} {little.shape}\n".encode())
+        digest.update(little.tobytes())
+    return digest.hexdigest()
+
+
+def codec_to_bytes(codec: Codec, metadata: dict[str, Any] | None = None) -> bytes:
+    """The bytes of a codec file, a safetensors container.
+
+    Args:
+        codec: a fitted codec.
+        metadata: JSON-able: how it was made; not part of the hash.
+    """
+    header = {
+        "name": codec.name,
+        "config": codec.config(),
+        "hash": codec_hash(codec),
+        "made": metadata or {},
+    }
+    tensors = {name: np.ascontiguousarray(value) for name, value in codec.tensors().items()}
+    return safetensors.numpy.save(tensors, metadata={_KEY: json.dumps(header, sort_keys=True)})
+
+
+def read_codec(path: Path) -> Codec:
+    """Read a codec file.
+
+    Raises:
+        InputError: the file is missing, is no codec file, or its content has not its hash.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected a codec file of fit-codec")
+    try:
+        with safetensors.safe_open(str(path), framework="numpy") as file:
+            header = json.loads(file.metadata()[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        codec = load_codec(header["name"], tensors, header["config"])
+        stored = header["hash"]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (OSError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path}: not a codec file of hloc_dpqed") from error
+    if codec_hash(codec) != stored:
+        raise InputError(f"{path}: the content does not have the hash that the file states")
+    return codec

@@ -1,0 +1,108 @@
+"""Fit one codec on the observations of several maps and store it in a file of its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import __version__
+from .codecs import codec_class, fit_codec
+from .codecs.file import codec_hash, codec_to_bytes
+from .errors import InputError
+from .io.atomic import check_output, write_bytes
+from .io.model import read_observations, read_reference
+from .logger import logger
+from .reference import Observations
+from .threads import check_device, check_seed, set_num_threads
+
+
+def main(
+    reference_sfm: Sequence[Path],
+    features: Sequence[Path],
+    output: Path,
+    codec: str = "drqed",
+    code_bytes: int = 4,
+    seed: int = 0,
+    overwrite: bool = False,
+    threads: int | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+    codec_options: dict[str, Any] | None = None,
+) -> Path:
+    """Write a codec file fitted on one map or several.
+
+    Args:
+        reference_sfm: folders of COLMAP models.
+        features: hloc's local feature file of each model, or one for all.
+        output: the codec file.
+        codec, code_bytes, seed, codec_options: see ``Codec.fit``.
+        overwrite: replace ``output``; otherwise an existing file is an error.
+        threads, device, progress: of the work.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        InputError: an input is missing or wrong, or ``output`` exists.
+    """
+    output = Path(output)
+    if output.exists() and not overwrite:
+        raise InputError(f"{output}: exists already, pass --overwrite to replace it")
+    models = list(reference_sfm)
+    files = list(features)
+    if len(files) == 1:
+        files *= len(models)
+    if not models or len(files) != len(models):
+        raise InputError(
+            f"{len(models)} models and {len(features)} feature files: expected one feature file "
+            "for all models or one for each"
+        )
+    codec_class(codec)
+    check_output(output)
+    check_device(device)
+    check_seed(seed)
+    set_num_threads(threads)
+    parts = [
+        read_observations(read_reference(model), file, progress)
+        for model, file in zip(models, files, strict=True)
+    ]
+    fitted = fit_codec(
+        codec,
+        join_observations(parts),
+        code_bytes,
+        seed=seed,
+        device=device,
+        progress=progress,
+        **(codec_options or {}),
+    )
+    made = {
+        "version": __version__,
+        "seed": seed,
+        "options": codec_options or {},
+        "observations": [len(part) for part in parts],
+    }
+    write_bytes(output, codec_to_bytes(fitted, made))
+    logger.info(f"Wrote {output}: {codec} of {fitted.code_size} bytes, {codec_hash(fitted)}")
+    return output
+
+
+def join_observations(parts: Sequence[Observations]) -> Observations:
+    """Observations of several maps as those of one, whose points and images are all distinct.
+
+    Raises:
+        InputError: the descriptors differ in dimension.
+    """
+    dims = sorted({part.dim for part in parts})
+    if len(dims) != 1:
+        raise InputError(f"descriptors of {dims} dimensions: one codec needs one dimension")
+    points = np.cumsum([0, *(part.num_points for part in parts)])
+    images = np.cumsum([0, *(int(part.image_index.max(initial=-1)) + 1 for part in parts)])
+    return Observations(
+        np.concatenate([part.descriptors for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.keypoints for part in parts]),
+        np.concatenate([p.point_index + np.int32(n) for p, n in zip(parts, points, strict=False)]),
+        np.concatenate([p.image_index + np.int32(n) for p, n in zip(parts, images, strict=False)]),
+        int(points[-1]),
+    )

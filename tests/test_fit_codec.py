@@ -1,0 +1,81 @@
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from codec_helpers import make_observations
+
+from hloc_dpqed import fit_codec as stage
+from hloc_dpqed.codecs import fit_codec
+from hloc_dpqed.codecs.file import codec_hash, codec_to_bytes, read_codec
+from hloc_dpqed.errors import InputError
+
+
+def test_round_trip(tmp_path):
+    observations = make_observations(300, 2)
+    codec = fit_codec("pq", observations, 4)
+    path = tmp_path / "codec.safetensors"
+    path.write_bytes(codec_to_bytes(codec, {"note": "x"}))
+    again = read_codec(path)
+    assert codec_hash(again) == codec_hash(codec)
+    np.testing.assert_array_equal(
+        codec.encode_points(observations), again.encode_points(observations)
+    )
+
+
+def test_the_hash_is_of_the_content():
+    observations = make_observations(300, 2)
+    codec = fit_codec("pq", observations, 4)
+    assert codec_hash(codec) == codec_hash(codec.stored())
+    assert codec_hash(codec) != codec_hash(fit_codec("pq", observations, 4, seed=1))
+    assert codec_hash(codec) != codec_hash(fit_codec("pq", observations, 8))
+
+
+def test_damaged_files_are_input_errors(tmp_path):
+    codec = fit_codec("pq", make_observations(300, 2), 4)
+    data = bytearray(codec_to_bytes(codec))
+    path = tmp_path / "codec.safetensors"
+    with pytest.raises(InputError, match="no such file"):
+        read_codec(path)
+    for broken in (b"", b"no codec", bytes(data[:100]), safetensors.numpy.save({})):
+        path.write_bytes(broken)
+        with pytest.raises(InputError, match="not a codec file"):
+            read_codec(path)
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="hash"):
+        read_codec(path)
+
+
+def test_join_keeps_points_and_images_apart():
+    parts = [make_observations(5, 2), make_observations(7, 3, seed=1)]
+    joined = stage.join_observations(parts)
+    assert joined.num_points == 12 and len(joined) == 31
+    np.testing.assert_array_equal(joined.point_index[:10], parts[0].point_index)
+    np.testing.assert_array_equal(joined.point_index[10:], parts[1].point_index + 5)
+    np.testing.assert_array_equal(joined.image_index[10:], parts[1].image_index + 2)
+    with pytest.raises(InputError, match="dimension"):
+        stage.join_observations([parts[0], make_observations(5, 2, dim=16)])
+
+
+def test_main_on_two_real_maps(fountain, castle, tmp_path):
+    output = tmp_path / "codec.safetensors"
+    models = [fountain / "sfm", castle / "sfm"]
+    files = [fountain / "feats-superpoint.h5", castle / "feats-superpoint.h5"]
+    options = {"steps": 3, "bits": [8, 8]}
+    stage.main(
+        models, files, output, code_bytes=2, codec_options=options, threads=1, progress=False
+    )
+    codec = read_codec(output)
+    assert (codec.name, codec.code_size, codec.dim) == ("drqed", 2, 256)
+    header = json.loads(safetensors_metadata(output)["hloc_dpqed_codec"])
+    assert header["made"]["observations"] == [6761, 22929]
+    with pytest.raises(InputError, match="exists already"):
+        stage.main(models, files, output)
+    with pytest.raises(InputError, match="feature file"):
+        stage.main([*models, models[0]], files, tmp_path / "other")
+
+
+def safetensors_metadata(path):
+    with safetensors.safe_open(str(path), framework="numpy") as file:
+        return file.metadata()
