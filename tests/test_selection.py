@@ -103,3 +103,11 @@ def test_wrong_arguments_are_input_errors(name, num_points, options):
     problem, _ = random_problem()
     with pytest.raises(InputError):
         select_points(problem, name, num_points, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_progress_goes_to_standard_error_and_changes_nothing(name, capfd):
+    problem, _ = random_problem()
+    rows = select_points(problem, name, 50, progress=True)
+    assert (rows == select_points(problem, name, 50)).all()
+    assert capfd.readouterr().out == ""

@@ -30,6 +30,8 @@ SELECTORS: dict[str, Selector] = {
     "hybrid": select_hybrid,
 }
 
+LONG = {"hybrid", "ilp", "qp", "triplet"}  # these can show their progress
+
 
 def select_points(
     problem: SelectionProblem,
@@ -38,6 +40,7 @@ def select_points(
     *,
     seed: int = 0,
     min_per_image: int = 0,
+    progress: bool = False,
     **options: Any,
 ) -> np.ndarray:
     """Rows of at most ``num_points`` points: (k,) int64, increasing.
@@ -49,6 +52,7 @@ def select_points(
         seed: of the selectors that draw at random.
         min_per_image: points that every database image keeps at least (all of its points where it
             has fewer), as far as the budget allows; whatever the selector.
+        progress: show a progress bar where the selector takes long.
         options: of the selector.
 
     Raises:
@@ -67,6 +71,8 @@ def select_points(
             f"--selector all keeps {problem.num_points} points but only {num_points} are allowed; "
             "choose another selector, such as kcover"
         )
+    if progress and name in LONG:
+        options["progress"] = True
     rows = SELECTORS[name](problem, num_points, seed=seed, **options)
     if min_per_image:
         rows = ensure_coverage(problem, rows, num_points, min_per_image)

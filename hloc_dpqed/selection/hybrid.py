@@ -18,6 +18,7 @@ image keeps fewer points than ``floor`` times what greedy K-cover would leave it
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from ..errors import InputError
 from .base import SelectionProblem
@@ -40,6 +41,7 @@ def select_hybrid(
     floor: float = 0.5,
     pixel_noise: float = 2.0,
     tolerance: float = 0.05,
+    progress: bool = False,
 ) -> np.ndarray:
     """Exactly ``num_points`` points by lazy greedy maximization of F (see the module).
 
@@ -54,6 +56,7 @@ def select_hybrid(
         floor: share of the coverage by K-cover that every image keeps, 0 .. 1.
         pixel_noise: standard deviation of a keypoint in pixels.
         tolerance: each added point gains at least 1 - ``tolerance`` times the best one.
+        progress: show a progress bar.
 
     Returns:
         (num_points,) int64, increasing.
@@ -77,7 +80,8 @@ def select_hybrid(
     # Chosen tracks are about twice as long as the average one; L_i has rank 6.
     per_image = 2 * num_points * max(lengths.mean(), 1e-12) / problem.visibility.num_images
     bonus = matches * 6 / per_image * chance * lengths
-    rows = _Information(problem, chance, pixel_noise).maximize(num_points, bonus, tolerance)
+    information = _Information(problem, chance, pixel_noise)
+    rows = information.maximize(num_points, bonus, tolerance, progress)
     level = coverage_level(problem, cover_order(problem, num_points))
     return ensure_coverage(problem, rows, num_points, int(floor * level))
 
@@ -127,7 +131,9 @@ class _Information:
         after = before - cj @ np.linalg.solve(inner, cj.transpose(0, 2, 1))
         self.covariance[images] = (after + after.transpose(0, 2, 1)) / 2
 
-    def maximize(self, num_points: int, bonus: np.ndarray, tolerance: float) -> np.ndarray:
+    def maximize(
+        self, num_points: int, bonus: np.ndarray, tolerance: float, progress: bool = False
+    ) -> np.ndarray:
         """Greedy maximization of the sum of log-determinants plus ``bonus`` of each point.
 
         Gains only shrink, so that old gains bound new ones from above. Each step renews the gains
@@ -138,6 +144,7 @@ class _Information:
         taken = np.zeros(self.num_points, bool)
         batch = int(np.clip(num_points // 16, 64, 4096))
         count = 0
+        bar = tqdm(total=num_points, desc="Selecting points", disable=not progress)
         while count < num_points:
             best = bound.max()
             if best <= 0:  # only points that no image sees are left
@@ -159,9 +166,11 @@ class _Information:
             taken[near[chosen]] = True
             bound[near[chosen]] = -np.inf
             count += len(chosen)
+            bar.update(len(chosen))
             is_chosen = np.zeros(len(near), bool)
             is_chosen[chosen] = True
             self.add(rows[is_chosen[own]])
+        bar.close()
         rest = np.flatnonzero(~taken)[: num_points - count]
         return np.r_[np.flatnonzero(taken), rest]
 
