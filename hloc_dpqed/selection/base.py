@@ -1,6 +1,7 @@
 """What a selector gets: the map's geometry and statistics, no file and no model."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pycolmap
@@ -33,6 +34,13 @@ class SelectionProblem:
     @property
     def num_points(self) -> int:
         return self.visibility.num_points
+
+    @cached_property
+    def reliability(self) -> np.ndarray:
+        """``statistics.reliability`` of this map, computed once: budgets are found by trial."""
+        from .statistics import reliability
+
+        return reliability(self)
 
     @staticmethod
     def from_reference(

@@ -24,7 +24,7 @@ from ..errors import InputError
 from .base import SelectionProblem
 from .coverage import coverage_level, ensure_coverage
 from .kcover import cover_order
-from .statistics import _ranges, reliability
+from .statistics import ranges
 
 PRIOR = 1e-2  # variance of the pose before any match: 0.1 radians, a tenth of the median depth
 _CHUNK = 1 << 16  # observations at a time
@@ -68,7 +68,7 @@ def select_hybrid(
         raise InputError("hybrid: expected 0 < tolerance < 1, 0 <= floor <= 1, pixel_noise > 0")
     if not (sharpness >= 0 and matches >= 0):
         raise InputError("hybrid: expected sharpness >= 0 and matches >= 0")
-    chance = reliability(problem) ** sharpness
+    chance = problem.reliability**sharpness
     if survival is not None:
         survival = np.asarray(survival, np.float64)
         if survival.shape != chance.shape or not (survival >= 0).all():
@@ -107,7 +107,7 @@ class _Information:
             observation's point in ``points``.
         """
         first, last = self.starts[points], self.starts[points + 1]
-        rows = _ranges(first, last)
+        rows = ranges(first, last)
         own = np.repeat(np.arange(len(points)), last - first)
         values = np.empty(len(rows))
         for begin in range(0, len(rows), _CHUNK):

@@ -93,7 +93,7 @@ def could_see(
         mine = visibility[i]
         if len(mine) == 0:
             continue
-        rows = _ranges(by_point.indptr[mine], by_point.indptr[mine + 1])
+        rows = ranges(by_point.indptr[mine], by_point.indptr[mine + 1])
         shared = np.bincount(by_point.indices[rows], minlength=visibility.num_images)
         shared[i] = 0
         neighbours = np.argsort(-shared, kind="stable")[:num_neighbours]
@@ -118,7 +118,7 @@ def could_see(
     return counts
 
 
-def _ranges(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+def ranges(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
     """Concatenated ``arange(start, stop)`` of all pairs."""
     lengths = stops - starts
     ends = np.cumsum(lengths)
