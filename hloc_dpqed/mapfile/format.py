@@ -23,7 +23,7 @@ from .points import (
     encode_points,
     morton,
 )
-from .poses import PoseGrid, decode_poses, encode_poses
+from .poses import PoseGrid, check_poses, decode_poses, encode_poses
 from .rans import DamagedStream, Player, Recorder
 from .text import decode_cameras, decode_names, encode_cameras, encode_names
 from .tracks import MAX_NEIGHBOURS, decode_tracks, encode_tracks
@@ -33,7 +33,7 @@ REQUIRED = ("codec", "codes", "cameras", "names", "points", "poses", "visibility
 OPTIONAL = ("global.codec", "global.codes", "padding", "scores")
 KNOWN = (*REQUIRED, *OPTIONAL, "order")
 SCORE_LEVELS = 16
-MAX_EXPANSION = 1024  # decoded bytes for each byte of the file
+MAX_EXPANSION = 256  # decoded bytes for each byte of the file
 
 
 def write_map(
@@ -180,6 +180,7 @@ def _check(compressed: CompressedMap, score_levels: int) -> None:
         raise InputError("the map's visibility is not increasing within each image")
     if not np.isfinite(compressed.scores).all():
         raise InputError("the map's scores are not finite")
+    check_poses(compressed.cam_from_world)
     if score_levels and not 2 <= score_levels <= 64:
         raise InputError(f"score_levels {score_levels}: expected 0, or 2 to 64")
     cameras = compressed.camera_index
@@ -238,11 +239,19 @@ def _encode_scores(scores: np.ndarray, levels: int) -> tuple[bytes, dict[str, An
 
 
 def _decode_scores(data: bytes, count: int, spec: dict[str, Any]) -> np.ndarray:
+    levels, low, high, scale = (spec[key] for key in ("levels", "low", "high", "scale"))
+    if type(levels) is not int or not 2 <= levels <= 64 or scale not in ("log", "linear"):
+        raise DamagedStream("its scale of scores is impossible")
+    if not all(type(x) in (int, float) and abs(x) <= 3e38 for x in (low, high)) or low > high:
+        raise DamagedStream("its scale of scores is impossible")
+    if scale == "log" and low <= 0:
+        raise DamagedStream("its scale of scores is impossible")
     player = Player(data, symbol_contexts=1)
-    share = player.symbols(np.zeros(count, np.int64)) / (spec["levels"] - 1)
+    share = player.symbols(np.zeros(count, np.int64)) / (levels - 1)
     player.finish()
-    low, high = float(spec["low"]), float(spec["high"])
-    if spec["scale"] == "log":
+    if share.max(initial=0) > 1:
+        raise DamagedStream("a score is beyond its scale")
+    if scale == "log":
         return (low * (high / low) ** share).astype(np.float32)
     return (low + (high - low) * share).astype(np.float32)
 

@@ -62,6 +62,22 @@ def rotation_matrices(q: np.ndarray) -> np.ndarray:
     return np.stack([np.stack(row, 1) for row in rows], 1)
 
 
+def check_poses(poses: np.ndarray) -> None:
+    """Refuse (I, 3, 4) poses that are not a rotation and a translation.
+
+    Raises:
+        InputError: one is not.
+    """
+    rotations = poses[:, :, :3]
+    finite = bool(np.isfinite(poses).all())
+    if finite:
+        product = np.einsum("nij,nkj->nik", rotations, rotations)
+        deviation = np.abs(product - np.eye(3)).max(initial=0)
+        finite = deviation <= 1e-5 and bool((np.linalg.det(rotations) > 0).all())
+    if not finite:
+        raise InputError("an image's pose is not a rotation and a translation")
+
+
 def quantize_poses(poses: np.ndarray, grid: PoseGrid) -> tuple[np.ndarray, np.ndarray]:
     """(I, 3, 4) poses to the largest quaternion component (I,) and (I, 6) int64 numbers."""
     q = quaternions(poses[:, :, :3])
@@ -97,13 +113,9 @@ def encode_poses(compressed: CompressedMap) -> tuple[bytes, PoseGrid, float]:
     it. Points behind a camera or projected to no finite pixel are left out.
 
     Raises:
-        InputError: a pose is not a rotation and a translation.
+        InputError: an image is too far away to be stored.
     """
     poses = compressed.cam_from_world
-    rotations = poses[:, :, :3]
-    product = np.einsum("nij,nkj->nik", rotations, rotations)
-    if not np.isfinite(poses).all() or np.abs(product - np.eye(3)).max(initial=0) > 1e-5:
-        raise InputError("an image's pose is not a rotation and a translation")
     focal = max((pixels_per_radian(camera) for camera in compressed.cameras), default=1.0)
     visibility = compressed.visibility
     image = visibility.image_of_observation()

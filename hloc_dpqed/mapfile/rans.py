@@ -15,6 +15,9 @@ import numpy as np
 PRECISION = 12  # bits of a probability
 TOTAL = 1 << PRECISION
 LOW = 1 << 16  # a state lies in LOW .. 2**32 - 1
+# Steps beyond which a reader gives up: a damaged file must not keep it busy with one lane.
+MAX_STEPS = 1 << 14
+VALUES_PER_STEP = 64
 # Chance, out of 4096, that a coin shows 1: evenly spaced in log-odds from -5.5 to 5.5.
 COINS = np.array(
     [17, 35, 71, 146, 292, 565, 1023, 1677, 2419, 3073, 3531, 3804, 3950, 4025, 4061, 4079]
@@ -210,6 +213,7 @@ class Player:
         if (self._state < LOW).any():
             raise DamagedStream("a state is out of range")
         self._next: int = 0
+        self._steps, self._values = 0, 0
         self._zeros = TOTAL - heads
         self._freq = freq
         self._usable = freq.sum(1) > 0
@@ -220,9 +224,9 @@ class Player:
         self._slots, self._alphabet = slots.ravel(), alphabet
 
     def coins(self, context: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+        lanes = self._begin(len(context))
         zeros = self._zeros[context]
         out = np.empty(len(zeros), np.int64)
-        lanes = len(self._state)
         for first in range(0, len(zeros), lanes):
             zero = zeros[first : first + lanes]
             state = self._state[: len(zero)]
@@ -236,10 +240,10 @@ class Player:
         return out
 
     def symbols(self, context: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+        lanes = self._begin(len(context))
         out = np.empty(len(context), np.int64)
         if not self._usable[context].all():
             raise DamagedStream("a frequency table is empty")
-        lanes = len(self._state)
         tables, freq, start = context * TOTAL, self._freq.ravel(), self._start.ravel()
         rows = context * self._alphabet
         for first in range(0, len(out), lanes):
@@ -254,11 +258,11 @@ class Player:
 
     def bits(self, widths: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
         out = np.zeros(len(widths), np.int64)
-        lanes = len(self._state)
         if widths.max(initial=0) > 62:
             raise DamagedStream("an integer is too large")
         for shift in range(0, int(widths.max(initial=0)), PRECISION):
             rows = np.flatnonzero(widths > shift)
+            lanes = self._begin(len(rows))
             spare = PRECISION - np.minimum(widths[rows] - shift, PRECISION)
             part = np.empty(len(rows), np.int64)
             for first in range(0, len(rows), lanes):
@@ -271,6 +275,15 @@ class Player:
                 self._advance(((state >> PRECISION) << free) + slot - (value << free))
             out[rows] |= part << shift
         return out
+
+    def _begin(self, count: int) -> int:
+        """Account for a batch of ``count`` values; returns the number of lanes."""
+        lanes = len(self._state)
+        self._steps += -(-count // lanes)
+        self._values += count
+        if self._steps > MAX_STEPS + self._values // VALUES_PER_STEP:
+            raise DamagedStream("a stream has too few lanes for its values")
+        return lanes
 
     def _advance(self, state: np.ndarray) -> None:
         short = (state < LOW).nonzero()[0]
