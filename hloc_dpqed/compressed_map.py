@@ -1,13 +1,20 @@
 """The compressed map in memory: everything that localization needs, as arrays."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pycolmap
 
 from .codecs import Codec
+from .errors import InputError
 from .visibility import Visibility
+
+if TYPE_CHECKING:
+    from .io.features import ImageFeatures
+    from .localization import Localization
 
 GRANULARITIES = ("point", "observation")
 
@@ -65,6 +72,59 @@ class CompressedMap:
     @property
     def num_points(self) -> int:
         return len(self.xyz)
+
+    @staticmethod
+    def load(path: Path | str) -> "CompressedMap":
+        """Read a map file; see ``mapfile.read_map``."""
+        from .mapfile import read_map
+
+        return read_map(Path(path))
+
+    def info(self) -> dict[str, Any]:
+        """What the map holds; ``hloc-dpqed info`` of its file tells the bytes of each section."""
+        return {
+            "num_points": self.num_points,
+            "num_images": self.num_images,
+            "num_observations": self.visibility.num_observations,
+            "codec": self.codec.name,
+            "code_bytes": self.codec.code_size,
+            "descriptor_dim": self.codec.dim,
+            "granularity": self.granularity,
+            "descriptor_bytes": self.codes.nbytes,
+            "distinct_codes": len(np.unique(self.codes, axis=0)),
+        }
+
+    def localize(
+        self,
+        features: "ImageFeatures",
+        camera: pycolmap.Camera,
+        retrieved: "Sequence[str | int] | None" = None,
+        name: str = "query",
+        **options: Any,
+    ) -> "Localization":
+        """Localize one query; a ``Localizer`` decodes the map once for many.
+
+        Args:
+            features: of the query, as ``io.features.FeatureFile.read`` gives them.
+            camera: intrinsics of the query.
+            retrieved: names or rows of the database images to match with, best first; None
+                matches with the whole map.
+            name: of the query; with ``seed`` among the options it seeds RANSAC.
+            options: of ``Localizer``.
+
+        Raises:
+            InputError: an image is not in the map, or features of another dimension.
+        """
+        from .localization.localizer import Localizer, Query
+
+        rows = None
+        if retrieved is not None:
+            row_of = {image: row for row, image in enumerate(self.image_names)}
+            unknown = [r for r in retrieved if isinstance(r, str) and r not in row_of]
+            if unknown:
+                raise InputError(f"image {unknown[0]!r} is not in the map")
+            rows = [row_of[r] if isinstance(r, str) else int(r) for r in retrieved]
+        return Localizer(self, **options).localize(Query(name, camera, features, rows))
 
     def code_rows(self, image: int) -> np.ndarray:
         """Rows of ``codes`` that belong to the image's points, in the order of its points."""
