@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from hloc_dpqed.training.beam import beam_search
+from hloc_dpqed.training.beam import beam_search, orthogonal_codebooks
 
 
 def test_a_full_beam_is_exact():
@@ -33,3 +33,16 @@ def test_against_faiss(beam):
     expected = ((quantizer.decode(quantizer.compute_codes(x)) - x) ** 2).sum(1)
     cost, _ = beam_search(torch.from_numpy(x), list(torch.from_numpy(books)), beam)
     np.testing.assert_allclose(cost[:, 0].numpy(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_searching_in_the_latent_space_finds_the_same_codes():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(50, 12, generator=generator)
+    basis = torch.randn(12, 4, generator=generator)
+    books = [torch.randn(k, 4, generator=generator) for k in (16, 8)]
+    expected, codes = beam_search(x, [book @ basis.T for book in books], 16)
+    small, onto = orthogonal_codebooks(books, basis)
+    cost, found = beam_search(x @ onto, small, 16)
+    assert (found == codes).all()
+    outside = (x**2).sum(1) - ((x @ onto) ** 2).sum(1)
+    torch.testing.assert_close(cost[:, 0] + outside, expected[:, 0], atol=1e-3, rtol=1e-3)

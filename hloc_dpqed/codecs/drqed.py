@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from ..errors import InputError
 from ..reference import Observations, mean_descriptors
 from ..training.batches import Tracks
-from ..training.beam import beam_search
+from ..training.beam import beam_search, orthogonal_codebooks
 from ..training.kmeans import latent_basis, residual_codebooks
 from ..training.loop import minimise
 from ..training.losses import contrastive_loss, reconstruction_loss
@@ -25,7 +25,7 @@ from .entries import entries_from_arrays, entries_to_arrays
 from .packing import num_centroids, pack_bits, unpack_bits
 from .plan import plan_codebooks
 
-_ENCODE_ROWS = 1024  # rows in one beam search
+_ENCODE_ROWS = 256  # rows in one beam search
 _DECODE_ROWS = 8192
 _BEAM = 16
 _CANDIDATES = 8  # codes of a point that its observations choose from
@@ -60,10 +60,10 @@ class DRQEDCodec(Codec):
         self.bits, self.reencode = bits, reencode
         self.dim, self.code_size = basis.shape[0], sum(bits) // 8
         self._arrays = arrays
-        self._full = [book @ basis.T for book in codebooks]
+        self._small, self._onto = orthogonal_codebooks(codebooks, basis)
         # What each centroid adds to the output and to the perceptron's hidden layer: decoding is
         # then a sum of table rows and one product.
-        rows = self._full
+        rows = [book @ basis.T for book in codebooks]
         if hidden is not None:
             rows = [
                 torch.cat([f, b @ hidden[0].T], 1) for f, b in zip(rows, codebooks, strict=True)
@@ -148,9 +148,9 @@ class DRQEDCodec(Codec):
                 ]
                 ahead = torch.from_numpy(tracks.points[np.unique(np.concatenate(drawn))])
                 with torch.no_grad():
-                    full = module.full_codebooks()
+                    small, onto = orthogonal_codebooks(list(module.books), module.basis)
                     for part in ahead.to(device).split(_ENCODE_ROWS):
-                        codes[part] = beam_search(targets[part], full, beam)[1][:, 0]
+                        codes[part] = beam_search(targets[part] @ onto, small, beam)[1][:, 0]
             chosen = drawn[step % refresh]
             labels = torch.from_numpy(tracks.points[chosen]).to(device)
             anchors = observations.descriptors[tracks.draw_observation(rng, chosen)]
@@ -188,7 +188,8 @@ class DRQEDCodec(Codec):
         parts = [np.zeros((0, keep, len(self.bits)), np.int64)]
         for start in range(0, len(descriptors), _ENCODE_ROWS):
             rows = np.array(descriptors[start : start + _ENCODE_ROWS], np.float32)
-            codes = beam_search(torch.from_numpy(rows), self._full, max(_BEAM, keep), keep)[1]
+            x = torch.from_numpy(rows) @ self._onto
+            codes = beam_search(x, self._small, max(_BEAM, keep), keep)[1]
             if codes.shape[1] < keep:  # tiny codebooks: repeat the best
                 codes = torch.cat([codes, codes[:, :1].expand(-1, keep - codes.shape[1], -1)], 1)
             parts.append(codes.numpy())
@@ -298,9 +299,6 @@ class _Module(torch.nn.Module):
         if not self.layers:
             return None
         return tuple(p for layer in self.layers for p in (layer.weight, layer.bias))
-
-    def full_codebooks(self) -> list[torch.Tensor]:
-        return [book @ self.basis.T for book in self.books]
 
     def to_arrays(self, entries: str) -> dict[str, np.ndarray]:
         """What is stored: int8 or float16 codebooks and basis, float16 perceptron."""

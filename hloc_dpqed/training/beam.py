@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
 
 def beam_search(
@@ -22,23 +23,48 @@ def beam_search(
     Returns:
         (B, keep) squared errors, increasing, and (B, keep, M) int64 codes.
     """
-    # |x - sum c|^2 = |x|^2 + sum (|c|^2 - 2 x c) + sum of 2 c c' over pairs.
+    rows = len(x)
+    residual = x[:, None]
     cost = (x**2).sum(1)[:, None]
-    codes = torch.zeros(len(x), 1, 0, dtype=torch.int64, device=x.device)
+    codes = torch.zeros(rows, 1, 0, dtype=torch.int64, device=x.device)
     for level, book in enumerate(codebooks):
-        alone = (book**2).sum(1) - 2 * x @ book.T
-        total = cost[:, :, None] + alone[:, None]
-        for before in range(level):
-            pairs = 2 * codebooks[before] @ book.T
-            total = total + pairs[codes[:, :, before]]
         wanted = keep if level == len(codebooks) - 1 else beam
-        # What comes first from each beam is enough to find the best over all beams.
-        best, within = total.topk(min(wanted, len(book)), 2, largest=False)
-        count = min(wanted, best.shape[1] * best.shape[2])
-        cost, rank = best.flatten(1).topk(count, 1, largest=False)
-        parent = torch.div(rank, best.shape[2], rounding_mode="floor")
-        index = within.flatten(1).gather(1, rank)
+        # |r - c|^2 - |r|^2 of each centroid. What comes first from each partial code is enough to
+        # find the best over all of them.
+        added = torch.addmm((book**2).sum(1), residual.flatten(0, 1), book.T, alpha=-2)
+        best, within = added.topk(min(wanted, len(book)), 1, largest=False)
+        each = best.shape[1]
+        total = (best.view(rows, -1, each) + cost[:, :, None]).flatten(1)
+        cost, rank = total.topk(min(wanted, total.shape[1]), 1, largest=False)
+        parent = torch.div(rank, each, rounding_mode="floor")
+        index = within.view(rows, -1).gather(1, rank)
         codes = torch.cat(
             [codes.gather(1, parent[:, :, None].expand(-1, -1, level)), index[:, :, None]], 2
         )
+        if level < len(codebooks) - 1:
+            chosen = parent[:, :, None].expand(-1, -1, x.shape[1])
+            residual = residual.gather(1, chosen) - F.embedding(index, book)
     return cost.clamp_min(0), codes
+
+
+def orthogonal_codebooks(
+    codebooks: Sequence[torch.Tensor], basis: torch.Tensor
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Codebooks and a projection for a beam search in L instead of D dimensions.
+
+    With basis^T basis = R^T R, |x - basis z|^2 is |R^-T basis^T x - R z|^2 plus what no z changes.
+
+    Args:
+        codebooks: M tensors (K_m, L).
+        basis: (D, L), of full rank.
+
+    Returns:
+        M tensors (K_m, L), the centroids R z, and (D, L): x times it is R^-T basis^T x.
+    """
+    # Double precision: a basis may be nearly singular.
+    wide = basis.double()
+    gram = wide.T @ wide
+    gram = gram + 1e-9 * gram.diagonal().mean() * torch.eye(len(gram), device=basis.device)
+    lower = torch.linalg.cholesky(gram)
+    projection = torch.linalg.solve_triangular(lower, wide.T, upper=False).T
+    return [book @ lower.to(book.dtype) for book in codebooks], projection.to(basis.dtype)
