@@ -60,6 +60,7 @@ VARIANTS = (
     Variant("none, each point", "none", "point"),
     Variant("pq", "pq", "point"),
     Variant("dpqed", "dpqed", "point"),
+    Variant("drqed", "drqed", "point"),
 )
 
 
