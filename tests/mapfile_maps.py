@@ -56,7 +56,8 @@ def make_map(
     visibility = Visibility.from_lists([np.flatnonzero(row) for row in sees], num_points)
     rows = num_points if granularity == "point" else visibility.num_observations
     if codec == "pq":
-        fitted = PQCodec(rng.normal(size=(code_bytes, 256, 2)))
+        centroids = rng.normal(size=(code_bytes, 256, 2)).astype(np.float16)
+        fitted = PQCodec.from_tensors({"centroids": centroids}, {"bits": 8})
     else:
         fitted = NoneCodec(code_bytes // 2)
     models = models or [pycolmap.CameraModelId.SIMPLE_RADIAL]

@@ -12,6 +12,7 @@ import safetensors.numpy
 from hypothesis import given, settings, strategies as st
 from mapfile_maps import make_map
 
+from hloc_dpqed.codecs.none import NoneCodec
 from hloc_dpqed.compressed_map import CompressedMap
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.mapfile import map_info, read_map, section_bytes, to_bytes
@@ -240,14 +241,12 @@ def test_absurd_counts(tmp_path, count, which):
 
 
 def test_not_finite_codec(tmp_path):
-    class Broken(type(MADE.codec)):
+    class Broken(NoneCodec):
         def tensors(self):
-            centroids = super().tensors()["centroids"].copy()
-            centroids[0, 0, 0] = self.value
-            return {"centroids": centroids}
+            return {"scale": np.array([1, self.value], np.float16)}
 
     for value in (np.nan, np.inf):
-        broken = Broken(np.array(MADE.codec.tensors()["centroids"], np.float32))
+        broken = Broken(1)  # dimension, so 2 bytes a code as in MADE
         broken.value = value
         with pytest.raises(InputError, match="finite"):
             to_bytes(replace(MADE, codec=broken))
