@@ -119,7 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--budget_scope", choices=("total", "codes"), default="total")
     sub.add_argument("--num_points", type=int, metavar="N")
     sub.add_argument("--fraction", type=float, metavar="F", help="fraction of the points to keep")
-    sub.add_argument("--selector", choices=SELECTORS, default="kcover")
+    sub.add_argument("--selector", choices=SELECTORS, default="hybrid")
     sub.add_argument(
         "--codec", choices=CODECS, help="dpqed; with a budget, what the planner finds best"
     )

@@ -41,7 +41,7 @@ class CompressConf:
         selector_options, codec_options: passed on.
     """
 
-    selector: str = "kcover"
+    selector: str = "hybrid"
     codec: str = "dpqed"
     code_bytes: int = 4
     granularity: str = "point"
@@ -58,7 +58,7 @@ def main(
     budget_scope: str = "total",
     num_points: int | None = None,
     fraction: float | None = None,
-    selector: str = "kcover",
+    selector: str = "hybrid",
     codec: str | None = None,
     code_bytes: int | None = None,
     granularity: str = "point",
