@@ -88,7 +88,7 @@ class DRQEDCodec(Codec):
         temperature: float = 0.05,
         reconstruction_weight: float = 0.3,
         neighbours: float = 0.5,
-        steps: int = 600,
+        steps: int = 300,
         batch: int = 1024,
         learning_rate: float = 1e-3,
         refresh: int = 50,
