@@ -123,7 +123,8 @@ def main(
     )
     # A query for which nothing was retrieved has nothing to be matched with.
     todo = [(n, c) for n, c in query_list if retrieved is None or retrieved.get(n)]
-    described = compressed.metadata.get("features", {})
+    described = compressed.metadata.get("features")
+    described = described if isinstance(described, dict) else {}
     part = Path(f"{results}.part")
     conf = {
         "queries": [[n, str(c.model.name), c.width, c.height, c.params.tolist()] for n, c in todo],
