@@ -1,11 +1,13 @@
 """The one interface of all codecs: descriptors to codes and back."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from ..reference import Observations, mean_descriptors
+
+C = TypeVar("C", bound="Codec")
 
 
 class Codec(ABC):
@@ -72,13 +74,13 @@ class Codec(ABC):
 
     @classmethod
     @abstractmethod
-    def from_tensors(cls, tensors: dict[str, np.ndarray], config: dict[str, Any]) -> "Codec":
+    def from_tensors(cls: type[C], tensors: dict[str, np.ndarray], config: dict[str, Any]) -> C:
         """The codec that ``tensors`` and ``config`` describe.
 
         Raises:
             InputError: shapes, dtypes or values are not those of this codec.
         """
 
-    def stored(self) -> "Codec":
+    def stored(self: C) -> C:
         """This codec as it will be after a round trip through a file (float16 rounding)."""
         return type(self).from_tensors(self.tensors(), self.config())

@@ -6,6 +6,7 @@ and codebooks in the low-dimensional space that the descriptors really fill, so 
 buy centroids instead of dimensions. docs/method.md gives the evidence for each choice.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -284,21 +285,20 @@ class _Module(torch.nn.Module):
         self.books = torch.nn.ParameterList([torch.from_numpy(book) for book in books])
         self.basis = torch.nn.Parameter(torch.from_numpy(basis))
         dim, latent = basis.shape
-        self.layers = torch.nn.ModuleList()
-        if hidden:
-            self.layers.extend([torch.nn.Linear(latent, hidden), torch.nn.Linear(hidden, dim)])
-            torch.nn.init.zeros_(self.layers[1].weight)
-            torch.nn.init.zeros_(self.layers[1].bias)
+        layers = [torch.nn.Linear(latent, hidden), torch.nn.Linear(hidden, dim)] if hidden else []
+        if layers:
+            torch.nn.init.zeros_(layers[1].weight)
+            torch.nn.init.zeros_(layers[1].bias)
+        self.layers = torch.nn.ModuleList(layers)
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         # embedding's gradient is summed in a fixed order, unlike that of indexing.
-        z = sum(F.embedding(codes[:, m], book) for m, book in enumerate(self.books))
+        parts = [F.embedding(codes[:, m], book) for m, book in enumerate(self.books)]
+        z = functools.reduce(torch.add, parts)
         return _decode(z, self.basis, self._hidden())
 
     def _hidden(self) -> tuple[torch.Tensor, ...] | None:
-        if not self.layers:
-            return None
-        return tuple(p for layer in self.layers for p in (layer.weight, layer.bias))
+        return tuple(self.layers.parameters()) or None
 
     def to_arrays(self, entries: str) -> dict[str, np.ndarray]:
         """What is stored: int8 or float16 codebooks and basis, float16 perceptron."""

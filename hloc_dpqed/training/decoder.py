@@ -22,19 +22,17 @@ class Decoder(nn.Module):
         if kind not in DECODERS:
             raise InputError(f"decoder {kind!r}: expected one of {', '.join(DECODERS)}")
         self.kind = kind
-        self.layers = nn.ModuleList()
-        if kind == "linear":
-            self.layers.append(nn.Linear(dim, dim))
-        if kind == "mlp":
-            self.layers.extend([nn.Linear(dim, hidden), nn.Linear(hidden, dim)])
-        if self.layers:
-            nn.init.zeros_(self.layers[-1].weight)
-            nn.init.zeros_(self.layers[-1].bias)
+        widths = {"none": [], "linear": [(dim, dim)], "mlp": [(dim, hidden), (hidden, dim)]}
+        layers = [nn.Linear(*width) for width in widths[kind]]
+        if layers:
+            nn.init.zeros_(layers[-1].weight)
+            nn.init.zeros_(layers[-1].bias)
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, quantized: torch.Tensor) -> torch.Tensor:
         """(B, D) quantized vectors to (B, D) L2-normalised descriptors."""
         correction = quantized
-        for position, layer in enumerate(self.layers):
+        for position, layer in enumerate(self.layers.children()):
             correction = layer(F.relu(correction) if position else correction)
         return F.normalize(quantized + correction if self.layers else quantized, dim=1)
 
@@ -43,7 +41,7 @@ class Decoder(nn.Module):
         return {
             f"decoder.{i}.{key}": value.detach().cpu().numpy().astype(np.float16)
             for i, layer in enumerate(self.layers)
-            for key, value in (("weight", layer.weight), ("bias", layer.bias))
+            for key, value in layer.named_parameters()
         }
 
     @staticmethod
@@ -61,7 +59,7 @@ class Decoder(nn.Module):
             hidden = len(first)
         decoder = Decoder(kind, dim, hidden).requires_grad_(False)
         for i, layer in enumerate(decoder.layers):
-            for key, parameter in (("weight", layer.weight), ("bias", layer.bias)):
+            for key, parameter in layer.named_parameters():
                 array = arrays.get(f"decoder.{i}.{key}")
                 if array is None or array.shape != tuple(parameter.shape):
                     raise InputError("the codec's decoder is missing or has a wrong shape")
