@@ -1,0 +1,1 @@
+"""Scripts that mirror those of hloc, with a compressed map in the middle."""

@@ -1,0 +1,187 @@
+"""The scripts in pipelines/: arguments, layouts, and whole runs on small copies of each dataset."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import miniatures
+import numpy as np
+import pytest
+
+from hloc_dpqed.errors import InputError
+from hloc_dpqed.evaluate import pose_error
+from hloc_dpqed.io.lists import read_poses
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from pipelines import common
+
+ON_SCENES = ("Strecha", "south_building")
+ON_HLOC = ("Aachen", "Aachen_v1_1")
+PIPELINES = (*ON_SCENES, *ON_HLOC)
+PAIRS = ["--num_covis", "6", "--num_loc", "5"]
+CHEAP = ["--codec", "pq", "--matcher", "NN-mutual", "--selector", "kcover", "--threads", "1"]
+
+
+def load(name):
+    return importlib.import_module(f"pipelines.{name}.pipeline")
+
+
+def run(name, *arguments):
+    module = load(name)
+    args = module.build_parser().parse_args([*map(str, arguments)])
+    return common.run_script(module.run, args)
+
+
+def one_line(text):
+    """The line that a failing script prints, after the messages of a logger."""
+    lines = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+REQUIRED: dict[str, list[str]] = {}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_pipeline_takes_the_arguments_of_the_compression(name):
+    line = "--budget 1MB --budget_scope codes --code_bytes 8 --selector random --codec pq"
+    words = [*line.split(), "--matcher", "NN-ratio", *REQUIRED.get(name, [])]
+    args = load(name).build_parser().parse_args(words)
+    assert (args.budget, args.budget_scope, args.code_bytes) == ("1MB", "codes", 8)
+    assert (args.selector, args.codec, args.matcher) == ("random", "pq", "NN-ratio")
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("wrong", [["--codec", "zip"], ["--selector", "best"], ["--unknown"]])
+def test_wrong_arguments_end_with_code_2(name, wrong, capsys):
+    with pytest.raises(SystemExit) as caught:
+        load(name).build_parser().parse_args([*REQUIRED.get(name, []), *wrong])
+    assert caught.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_missing_dataset_is_one_line(name, tmp_path, capsys):
+    folders = ["--dataset", tmp_path / "absent", "--outputs", tmp_path / "out"]
+    assert run(name, *folders, *REQUIRED.get(name, [])) == 2
+    assert "absent" in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_file_is_named(tmp_path):
+    (tmp_path / "sfm").mkdir()
+    common.require_files(tmp_path, ["sfm", "s*m"])
+    with pytest.raises(InputError, match=r"queries\.txt: missing"):
+        common.require_files(tmp_path, ["sfm", "queries.txt"])
+
+
+def test_hloc_missing_is_one_line(monkeypatch):
+    for name in [n for n in sys.modules if n == "hloc" or n.startswith("hloc.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "hloc", None)
+    with pytest.raises(InputError, match="hloc is needed"):
+        common.require_hloc("extract_features")
+
+
+def test_configurations_have_files_of_their_own():
+    parser = load("Strecha").build_parser()
+    lines = [
+        "",
+        "--codec pq",
+        "--codec none",
+        "--code_bytes 8",
+        "--budget 1MB",
+        "--budget 1MB --budget_scope codes",
+        "--budget 1MB --selector random",
+        "--seed 1",
+    ]
+    labels = [common.label(parser.parse_args(line.split())) for line in lines]
+    assert len(set(labels)) == len(lines)
+    assert not any("/" in text or " " in text for text in labels)
+
+
+def test_the_table_is_markdown():
+    rows = [{"scene": "a", "n": "10"}, {"scene": "longer", "n": "5"}]
+    assert common.format_table(rows).splitlines() == [
+        "| scene  | n  |",
+        "|--------|----|",
+        "| a      | 10 |",
+        "| longer | 5  |",
+    ]
+
+
+def cells(table):
+    """Rows of a printed table as dictionaries."""
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if line.startswith("|") and not line.startswith("|-")
+    ]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+
+
+def median_centimetres(row):
+    return float(row["median (cm / deg)"].split("/")[0])
+
+
+def test_strecha_from_files_to_a_table(fountain, tmp_path, capsys):
+    arguments = ["--dataset", fountain.parent, "--scenes", "fountain-P11"]
+    outputs = tmp_path / "out"
+    assert run("Strecha", *arguments, "--outputs", outputs, *CHEAP, "--budget", "120KB") == 0
+    (row,) = cells(capsys.readouterr().out)
+    assert row["poses"] == "4 of 4"
+    assert median_centimetres(row) < 5
+    assert (outputs / "fountain-P11" / "map_pq4_120KB_kcover.dpqed").stat().st_size <= 120_000
+
+
+def test_a_budget_that_nothing_fits_is_one_line(fountain, tmp_path, capsys):
+    arguments = ["--dataset", fountain.parent, "--scenes", "fountain-P11", "--outputs", tmp_path]
+    assert run("Strecha", *arguments, *CHEAP, "--budget", "1KB") == 2
+    assert "nothing fits" in one_line(capsys.readouterr().err)
+
+
+# Whole runs. SuperGlue's and NetVLAD's weights are absent: database images are matched by nearest
+# neighbours, and hloc's extraction is replaced (`Miniature.extract`); everything else is hloc's.
+
+
+@pytest.fixture(scope="session")
+def hloc():
+    return pytest.importorskip("hloc", reason="hloc is not importable; put it on PYTHONPATH")
+
+
+def replace_extraction(monkeypatch, mini):
+    monkeypatch.setattr(importlib.import_module("hloc.extract_features"), "main", mini.extract)
+
+
+def run_on_hloc(name, mini, outputs, *extra):
+    mapping = ["--sfm_matcher", "NN-mutual", "--budget", "120KB"]
+    return run(name, "--dataset", mini.root, "--outputs", outputs, *CHEAP, *mapping, *extra)
+
+
+def assert_submission(path, mini, query_of):
+    """The format of visuallocalization.net, a line for each query; poses of a few centimetres."""
+    lines = [line.split(" ") for line in path.read_text().splitlines()]
+    assert sorted(line[0] for line in lines) == sorted(query_of)
+    assert all(len(line) == 8 for line in lines)
+    for line in lines:
+        values = np.array(line[1:], float)
+        assert np.linalg.norm(values[:4]) == pytest.approx(1, abs=1e-6)
+    poses = read_poses(path)
+    errors = [pose_error(poses[name], mini.pose[query]) for name, query in query_of.items()]
+    assert np.median(errors, axis=0)[0] < 0.05
+    assert np.median(errors, axis=0)[1] < 0.5
+
+
+def only(folder, pattern):
+    (path,) = folder.glob(pattern)
+    return path
+
+
+@pytest.mark.parametrize("name", ["Aachen", "Aachen_v1_1"])
+def test_aachen(name, hloc, fountain, tmp_path, monkeypatch):
+    make = {"Aachen": miniatures.aachen, "Aachen_v1_1": miniatures.aachen_v1_1}[name]
+    mini, query_of = make(fountain, tmp_path / "data")
+    replace_extraction(monkeypatch, mini)
+    assert run_on_hloc(name, mini, tmp_path / "out", *PAIRS) == 0
+    assert_submission(only(tmp_path / "out", "Aachen*.txt"), mini, query_of)
+    assert only(tmp_path / "out", "map_*.dpqed").stat().st_size <= 120_000
