@@ -154,4 +154,14 @@ def project_points(
         return np.zeros((0, 2)), np.zeros(0, bool)
     xy = np.asarray(camera.img_from_cam(in_camera), np.float64)
     inside = (xy >= 0).all(1) & (xy[:, 0] <= camera.width) & (xy[:, 1] <= camera.height)
-    return xy, np.isfinite(xy).all(1) & (in_camera[:, 2] > 0) & inside
+    return xy, np.isfinite(xy).all(1) & in_front(in_camera, camera) & inside
+
+
+def in_front(in_camera: np.ndarray, camera: pycolmap.Camera) -> np.ndarray:
+    """(n,) bool: whether the camera looks towards the (n, 3) points, in its own coordinates.
+
+    A panorama looks everywhere.
+    """
+    if camera.model.name == "EQUIRECTANGULAR":
+        return np.ones(len(in_camera), bool)
+    return in_camera[:, 2] > 0

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pycolmap
 
+from ..compressed_map import in_front
+
 
 def query_seed(seed: int, name: str) -> int:
     """Seed of a query's RANSAC, from the run's seed and the query's name.
@@ -113,4 +115,4 @@ def reprojects(
     projected = np.asarray(camera.img_from_cam(in_camera), np.float64)
     # Not a number where the camera model cannot project; compares as false.
     near = np.linalg.norm(projected - points2D, axis=1) <= max_error
-    return near & (in_camera[:, 2] > 0)
+    return near & in_front(in_camera, camera)
