@@ -243,3 +243,114 @@ def _aachen_queries(mini: Miniature) -> dict[str, str]:
         lines = [f"{listed[name]} {CAMERA}" for name in names]
         mini.write(f"queries/{time}_time_queries_with_intrinsics.txt", lines)
     return {Path(path).name: name for name, path in listed.items()}
+
+
+def cambridge(scene: Path, root: Path, name: str = "ShopFacade") -> Miniature:
+    """A scene of Cambridge Landmarks: models of images at half their size."""
+    mini = Miniature(scene, root, scale=2)
+    db = {image: f"seq1/frame{number:05d}.png" for number, image in enumerate(mini.db, 1)}
+    queries = {image: f"seq3/frame{number:05d}.png" for number, image in enumerate(mini.queries, 1)}
+    for image, listed in (db | queries).items():
+        mini.put_image(f"{name}/{listed}", image)
+    models = f"CambridgeLandmarks_Colmap_Retriangulated_1024px/{name}"
+    mini.write_model(f"{models}/model_train", db)
+    mini.write_model(f"{models}/empty_all", db | queries, points=False, ext=".txt")
+    mini.write(f"{models}/list_query.txt", list(queries.values()))
+    return mini
+
+
+def robotcar(scene: Path, root: Path) -> tuple[Miniature, dict[str, str]]:
+    """RobotCar Seasons: three cameras, square images, PNG names in the model and JPEG on disk."""
+    mini = Miniature(scene, root)
+    sides = ["left", "right", "rear"]
+    db = {}
+    for number, name in enumerate(mini.db):
+        db[name] = f"overcast-reference/{sides[number % 3]}/{1417178384000000 + number}.png"
+        mini.put_image("images/" + db[name].replace("png", "jpg"), name)
+    mini.write_nvm("3D-models/all-merged/all.nvm", {name: f"./{path}" for name, path in db.items()})
+    mini.write_database("3D-models/overcast-reference.db", db, own_cameras=False)
+    for side in sides:
+        lines = [f"fx {FOCAL}", f"fy {FOCAL}", f"cx {CX}", f"cy {CY}"]
+        mini.write(f"intrinsics/{side}_intrinsics.txt", lines)
+    query_of = {}
+    for number, name in enumerate(mini.queries):
+        condition = ["dawn", "night-rain"][number % 2]
+        listed = f"{sides[number % 3]}/{1418133190000000 + number}.jpg"
+        mini.put_image(f"images/{condition}/{listed}", name)
+        query_of[listed] = name
+    return mini, query_of
+
+
+def cmu(scene: Path, root: Path, number: int = 2) -> tuple[Miniature, dict[str, str]]:
+    """A slice of Extended CMU Seasons: two cameras, told apart by the file names."""
+    mini = Miniature(scene, root)
+    slice_ = f"slice{number}"
+
+    def listed(row: int, time: int) -> str:
+        return f"img_{row:05d}_c{row % 2}_{time + row}us_rect.jpg"
+
+    db = {name: listed(row, 1303398475046031) for row, name in enumerate(mini.db)}
+    queries = {name: listed(row, 1288106790562541) for row, name in enumerate(mini.queries)}
+    for folder, names in (("database", db), ("query", queries)):
+        for name, path in names.items():
+            mini.put_image(f"{slice_}/{folder}/{path}", name)
+    mini.write_model(f"{slice_}/sparse", db)
+    mini.write(f"{slice_}/test-images-{slice_}.txt", list(queries.values()))
+    camera = f"OPENCV {WIDTH} {HEIGHT} {FOCAL} {FOCAL} {CX} {CY} 0 0 0 0"
+    mini.write("intrinsics.txt", ["# cameras of the survey", f"c0 {camera}", f"c1 {camera}"])
+    return mini, {path: name for name, path in queries.items()}
+
+
+def seven_scenes(scene: Path, root: Path, name: str = "chess") -> Miniature:
+    """A scene of 7Scenes: one model with all images, pairs from DenseVLAD."""
+    mini = Miniature(scene, root)
+    db = {image: f"seq-01/frame-{row:06d}.color.png" for row, image in enumerate(mini.db)}
+    queries = {image: f"seq-03/frame-{row:06d}.color.png" for row, image in enumerate(mini.queries)}
+    for image, listed in (db | queries).items():
+        mini.put_image(f"{name}/{listed}", image)
+    gt = f"7scenes_sfm_triangulated/{name}/triangulated"
+    mini.write_model(gt, db | queries)
+    mini.write(f"{gt}/list_test.txt", list(queries.values()))
+    pairs = [line.split() for line in (scene / "pairs-query-vlad7.txt").read_text().splitlines()]
+    lines = [f"{queries[query]} {db[image]}" for query, image in pairs]
+    mini.write(f"7scenes_densevlad_retrieval_top_10/{name}_top10.txt", lines)
+    return mini
+
+
+def four_seasons(scene: Path, root: Path) -> tuple[Miniature, str]:
+    """4Seasons: a reference sequence and one to relocalize; the relocalization file's name.
+
+    Both cameras of the stereo pair are the scene's one. An image of the reference has no pose.
+    """
+    mini = Miniature(scene, root)
+    db = {name: f"{1586247632000000000 + row}" for row, name in enumerate(mini.db)}
+    queries = {name: f"{1585064182000000000 + row}" for row, name in enumerate(mini.queries)}
+    for folder, names in (("reference", db), ("training", queries)):
+        for name, timestamp in names.items():
+            for camera in ("cam0", "cam1"):
+                mini.put_image(f"{folder}/undistorted_images/{camera}/{timestamp}.png", name)
+        for camera in (0, 1):
+            lines = [f"Pinhole {FOCAL} {FOCAL} {CX} {CY} 0", f"{WIDTH} {HEIGHT}"]
+            mini.write(f"{folder}/Calibration/undistorted_calib_{camera}.txt", lines)
+        stereo = [" ".join(map(str, row)) for row in np.eye(4)]
+        mini.write(f"{folder}/Calibration/undistorted_calib_stereo.txt", stereo)
+    mini.put_image("reference/undistorted_images/cam0/1586247639999999999.png", mini.db[0])
+
+    poses = ["# time tx ty tz qx qy qz qw"]
+    for name, timestamp in db.items():
+        poses.append(", ".join([timestamp, *_moved(pycolmap.Rigid3d(mini.pose[name]).inverse())]))
+    mini.write("reference/poses.txt", poses)
+    file = "RelocalizationFilesTrain/relocalizationFile_recording_2020-03-24_17-36-22.txt"
+    lines = ["# reference, query, the query's camera from the reference's"]
+    for row, (name, timestamp) in enumerate(queries.items()):
+        reference = mini.db[row]
+        query_from_world = pycolmap.Rigid3d(mini.pose[name])
+        relative = query_from_world * pycolmap.Rigid3d(mini.pose[reference]).inverse()
+        lines.append(" ".join([db[reference], timestamp, *_moved(relative)]))
+    mini.write(f"reference/{file}", lines)
+    return mini, file
+
+
+def _moved(pose: pycolmap.Rigid3d) -> list[str]:
+    """Translation, then quaternion x, y, z, w."""
+    return [repr(float(v)) for v in (*pose.translation, *pose.rotation.quat)]
