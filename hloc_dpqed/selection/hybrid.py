@@ -37,7 +37,7 @@ def select_hybrid(
     seed: int = 0,
     survival: np.ndarray | None = None,
     sharpness: float = 1.5,
-    matches: float = 0.4,
+    matches: float = 0.2,
     floor: float = 0.5,
     pixel_noise: float = 2.0,
     tolerance: float = 0.05,
