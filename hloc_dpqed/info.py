@@ -31,6 +31,15 @@ def format_info(info: dict[str, Any]) -> str:
     lines += [
         f"{name:<28}{size:>12}{size / points:>16.2f}" for name, size in info["sections"].items()
     ]
+    lines += ["", f"{'group':<28}{'bytes':>12}{'bytes a point':>16}"]
+    lines += [
+        f"{name:<28}{size:>12}{size / points:>16.2f}" for name, size in info["groups"].items()
+    ]
+    lines += [
+        "",
+        f"coordinates within {info['xyz_error']:g} map units, poses within "
+        f"{info['pose_pixel_error']:g} pixels of the images",
+    ]
     lines += [
         "",
         f"descriptor memory (codes only): {format_size(info['descriptor_bytes'])}",

@@ -163,3 +163,12 @@ def test_all_images_see_all_points(round_trip):
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_map(tmp_path / "none.dpqed")
+
+
+def test_groups_add_up(tmp_path):
+    write_map(tmp_path / "map.dpqed", make_map(with_global=True))
+    info = map_info(tmp_path / "map.dpqed")
+    assert sum(info["groups"].values()) == info["total_bytes"]
+    assert info["groups"]["descriptors"] == info["descriptor_bytes"]
+    assert info["groups"]["other"] == info["sections"]["header"]
+    assert info["total_bytes"] == (tmp_path / "map.dpqed").stat().st_size

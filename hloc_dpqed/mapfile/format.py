@@ -33,6 +33,13 @@ REQUIRED = ("codec", "codes", "cameras", "names", "points", "poses", "visibility
 OPTIONAL = ("global.codec", "global.codes", "padding", "scores")
 KNOWN = (*REQUIRED, *OPTIONAL, "order")
 SCORE_LEVELS = 16
+GROUPS = {
+    "descriptors": ("codes",),
+    "codec": ("codec",),
+    "points": ("points", "order", "visibility", "scores"),
+    "images": ("names", "cameras", "poses"),
+    "global descriptors": ("global.codes", "global.codec"),
+}
 MAX_EXPANSION = 256  # decoded bytes for each byte of the file
 
 
@@ -402,6 +409,17 @@ def section_bytes(path: Path) -> dict[str, int]:
     return sizes
 
 
+def group_bytes(sections: dict[str, int]) -> dict[str, int]:
+    """Bytes of each group of sections that there is; ``other`` is what is in none."""
+    groups = {
+        group: sum(sections.get(name, 0) for name in names)
+        for group, names in GROUPS.items()
+        if any(name in sections for name in names)
+    }
+    groups["other"] = sum(sections.values()) - sum(groups.values())
+    return groups
+
+
 def map_info(path: Path) -> dict[str, Any]:
     """What ``hloc-dpqed info --json`` prints."""
     metadata, _, _ = _load(path)
@@ -422,6 +440,7 @@ def map_info(path: Path) -> dict[str, Any]:
         "codec_bytes": sections["codec"],
         "total_bytes": total,
         "distinct_codes": len(np.unique(compressed.codes, axis=0)),
+        "groups": group_bytes(sections),
         "xyz_error": metadata["points"]["xyz_error"],
         "pose_pixel_error": metadata["poses"]["pixel_error"],
         "made": compressed.metadata,

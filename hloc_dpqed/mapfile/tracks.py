@@ -54,7 +54,8 @@ def encode_tracks(visibility: Visibility, cells: np.ndarray) -> tuple[bytes, int
     chained = Visibility.from_lists([visibility[i] for i in chain], visibility.num_points)
     tracks, _ = chained.transpose()
     _code(recorder, cells, num_images, num_observations, neighbours, tracks)
-    return recorder.finish(steps=4096), neighbours
+    # Each lane costs about 3 bytes; large maps can afford more of them, to be read quickly.
+    return recorder.finish(2048 if num_observations > 50_000 else 4096), neighbours
 
 
 def _chain_bits(num_images: int) -> int:
