@@ -3,9 +3,11 @@
 import importlib
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import miniatures
 import numpy as np
+import pycolmap
 import pytest
 
 from hloc_dpqed.errors import InputError
@@ -231,6 +233,19 @@ def test_seven_scenes(hloc, fountain, tmp_path, monkeypatch, capsys):
     assert sorted(read_reference(trained).image_names) == [
         f"seq-01/frame-{i:06d}.color.png" for i in range(7)
     ]
+
+
+def test_dense_depth_with_a_pycolmap_that_hloc_does_not_know(monkeypatch, tmp_path):
+    camera = pycolmap.Camera(model="PINHOLE", width=4, height=4, params=[4, 4, 2, 2])
+
+    def correct(*paths):
+        camera.img_from_cam("img_from_cam is given something that it does not take")
+
+    module = load("7Scenes")
+    upstream = SimpleNamespace(correct_sfm_with_gt_depth=correct)
+    monkeypatch.setattr(module, "require_hloc", lambda name: [upstream])
+    with pytest.raises(InputError, match=r"needs pycolmap 3\.13"):
+        module.correct_with_depth(tmp_path, tmp_path, tmp_path)
 
 
 def test_four_seasons(hloc, fountain, tmp_path, monkeypatch, capsys):

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pycolmap
+
+from hloc_dpqed.errors import InputError
 
 from ..common import (
     add_compression_arguments,
@@ -53,6 +56,24 @@ def write_training_model(full: Path, output: Path, tests: set[str]) -> None:
     models.write_model(cameras, images, kept, output, ".bin")
 
 
+def correct_with_depth(model: Path, depth_dir: Path, output: Path) -> None:
+    """hloc's correction of the points of a model with depth maps.
+
+    Raises:
+        InputError: hloc's code does not run with this version of pycolmap.
+    """
+    (create_gt_sfm,) = require_hloc("pipelines.7Scenes.create_gt_sfm")
+    try:
+        create_gt_sfm.correct_sfm_with_gt_depth(model, depth_dir, output)
+    except TypeError as error:
+        if "img_from_cam" not in str(error):  # pycolmap 4 takes points in 3D only
+            raise
+        raise InputError(
+            "--use_dense_depth: hloc's correction with depth maps needs pycolmap 3.13, found "
+            f"{pycolmap.__version__}"
+        ) from error
+
+
 def run_scene(args: argparse.Namespace, scene: str, results: Path) -> None:
     """Map one scene with hloc, compress, localize."""
     (
@@ -60,13 +81,11 @@ def run_scene(args: argparse.Namespace, scene: str, results: Path) -> None:
         match_features,
         pairs_from_covisibility,
         cambridge_utils,
-        create_gt_sfm,
     ) = require_hloc(
         "extract_features",
         "match_features",
         "pairs_from_covisibility",
         "pipelines.Cambridge.utils",
-        "pipelines.7Scenes.create_gt_sfm",
     )
     images, outputs = args.dataset / scene, args.outputs / scene
     gt_dir = args.dataset / GT.format(scene=scene)
@@ -95,7 +114,7 @@ def run_scene(args: argparse.Namespace, scene: str, results: Path) -> None:
     if args.use_dense_depth:
         dense = outputs / f"{ref_sfm.name}+depth"
         depth_dir = args.dataset / DEPTH.format(scene=scene)
-        create_gt_sfm.correct_sfm_with_gt_depth(ref_sfm, depth_dir, dense)
+        correct_with_depth(ref_sfm, depth_dir, dense)
         ref_sfm = dense
 
     compressed = compress_map(args, ref_sfm, features, map_folder(args, scene))
