@@ -81,6 +81,12 @@ def _demo(args: dict[str, Any]) -> None:
     demo.main(**args)
 
 
+def _report(args: dict[str, Any]) -> None:
+    from . import report
+
+    report.main(**args)
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -211,6 +217,23 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="cpu")
 
     add_demo_arguments(command("demo", _demo, "map a rendered scene, compress it, localize in it"))
+
+    sub = command("report", _report, "one HTML file: bytes, accuracy, points, cameras, matches")
+    sub.add_argument("maps", type=Path, nargs="+", metavar="MAP.dpqed")
+    sub.add_argument("--queries", type=Path, required=True, metavar="TXT")
+    sub.add_argument("--features", type=Path, required=True, metavar="H5", help="of the queries")
+    sub.add_argument("--retrieval", required=True, metavar="PAIRS", help="pairs file, or 'none'")
+    sub.add_argument("--reference_sfm", type=Path, metavar="DIR", help="the uncompressed map")
+    sub.add_argument("--reference_features", type=Path, metavar="H5", help="of its images")
+    sub.add_argument("--reference_poses", type=Path, metavar="POSES_OR_SFM", help="of the queries")
+    sub.add_argument("--images", type=Path, metavar="DIR", help="database and query images")
+    sub.add_argument("--output", type=Path, required=True, metavar="HTML")
+    sub.add_argument("--matcher", choices=NN_CONFS, default="NN-mutual")
+    sub.add_argument("--ransac_thresh", type=float, default=12.0, metavar="PX")
+    sub.add_argument("--ransac_seeds", type=_positive, default=10, metavar="N")
+    sub.add_argument("--thresholds", default=DEFAULT_THRESHOLDS)
+    sub.add_argument("--threads", type=_positive, metavar="N")
+    sub.add_argument("--device", default="cpu")
     return parser
 
 

@@ -17,7 +17,7 @@ def read_posed_queries(
     queries: Path,
     features: Path,
     retrieval: Path | str,
-    reference_poses: Path,
+    reference_poses: Path | None,
     image_names: Collection[str] = (),
 ) -> list[PosedQuery]:
     """The listed queries whose pose is known, in the order of the list.
@@ -26,7 +26,8 @@ def read_posed_queries(
         queries: hloc's query list with intrinsics.
         features: hloc's local feature file of the queries.
         retrieval: hloc's pairs file, or the string 'none' for the whole map.
-        reference_poses: pose file in the format of hloc's results, or a COLMAP model.
+        reference_poses: pose file in the format of hloc's results, or a COLMAP model; None where
+            no pose is known: every query then has one that is not a number.
         image_names: of the database, to read names with spaces in the pairs.
 
     Raises:
@@ -40,7 +41,9 @@ def read_posed_queries(
         if name in seen:
             raise InputError(f"query {name!r} comes twice in the query list")
         seen.add(name)
-    truth: dict[str, np.ndarray] = read_truth(Path(reference_poses))
+    truth: dict[str, np.ndarray] = dict.fromkeys(names, np.full((3, 4), np.nan))
+    if reference_poses is not None:
+        truth = read_truth(Path(reference_poses))
     pose_name = match_names(dict.fromkeys(names), truth)
     if not pose_name:
         raise InputError(f"{reference_poses}: holds no pose of a query of {queries}")
