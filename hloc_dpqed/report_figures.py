@@ -34,14 +34,28 @@ def plotly_script() -> str:
 
 
 def figure_html(figure: Any, name: str) -> str:
-    """The figure as a part of a page that holds ``plotly_script``; the same for the same figure."""
-    return figure.to_html(
-        include_plotlyjs=False,
-        include_mathjax=False,
-        full_html=False,
-        div_id=f"figure-{name}",
-        config={"displaylogo": False, "responsive": True},
-    )
+    """The figure as a part of a page that holds ``plotly_script``; the same for the same figure.
+
+    It is drawn when it comes into view: a 3D figure without a graphics card takes its time, and
+    the rest of the page does not wait for it.
+    """
+    # No end tag can end the script early: JSON allows any character to be escaped.
+    content = figure.to_json().replace("<", "\\u003c").replace(">", "\\u003e")
+    height = int(figure.layout.height)
+    return f"""<div id="figure-{name}" class="figure" style="height:{height}px"></div>
+<script>
+(() => {{
+  const place = document.getElementById("figure-{name}");
+  const figure = {content};
+  const config = {{displaylogo: false, responsive: true, showSendToCloud: false}};
+  new IntersectionObserver((entries, observer) => {{
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    observer.disconnect();
+    Plotly.newPlot(place, figure.data, figure.layout, config);
+  }}).observe(place);
+}})();
+</script>
+"""
 
 
 def _text(label: object) -> str:
