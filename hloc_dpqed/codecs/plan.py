@@ -7,7 +7,8 @@ import numpy as np
 from ..errors import InputError
 from ..training.kmeans import effective_dimension
 
-MISSING_ENERGY = 2e-3  # of the descriptors' energy, what the latent space may leave out
+MISSING_ENERGY = 2e-3  # of the descriptors' energy, what the latent space leaves out
+TOLERATED_ENERGY = 1e-2  # what it may leave out where that pays for larger codebooks
 MAX_BITS = 12  # of an index: a beam search over more centroids takes too long
 POINTS_PER_CENTROID = 2  # at least, or the codebook is the map
 HIDDEN = 64  # width of the perceptron: 2 million codes a second allow no more
@@ -55,8 +56,9 @@ def plan_codebooks(
     """The largest codebooks that fit the codec's byte budget.
 
     At a given code size a few large residual codebooks quantize better than many small ones, and
-    cost more bytes. The latent dimension is what the descriptors fill (``MISSING_ENERGY``); where
-    not even the smallest codebooks fit, it shrinks.
+    cost more bytes. The latent dimension is what the descriptors fill (``MISSING_ENERGY``), or less
+    (``TOLERATED_ENERGY``) where that pays for larger codebooks; where not even the smallest
+    codebooks fit, it shrinks further.
 
     Args:
         rows: (N, D) descriptors that will be encoded.
@@ -82,9 +84,14 @@ def plan_codebooks(
         largest = min(MAX_BITS, max(widest, 4), total)
         choices = [split_bits(total, b) for b in range(largest, 3, -1)]
     widths = (HIDDEN, HIDDEN // 2, HIDDEN // 4, 0) if hidden is None else (hidden,)
+    least = full if latent else min(full, effective_dimension(rows, TOLERATED_ENERGY))
     for split in choices:
         for width in widths:
             plan = CodebookPlan(split, full, width)
+            if plan.nbytes(dim) <= budget:
+                return plan
+        for smaller in range(full - 1, least - 1, -1):
+            plan = CodebookPlan(split, smaller, hidden if hidden is not None else HIDDEN // 4)
             if plan.nbytes(dim) <= budget:
                 return plan
     # Nothing fits whole: the smallest codebooks in fewer dimensions.
