@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument(
         "--scenes", nargs="+", choices=SCENES, default=["south-building", "castle-P30"]
     )
-    parser.add_argument("--codec", default="dpqed")
+    parser.add_argument("--codec", default="drqed")
     parser.add_argument("--code_bytes", type=int, default=4)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int)

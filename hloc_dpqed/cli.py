@@ -127,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--fraction", type=float, metavar="F", help="fraction of the points to keep")
     sub.add_argument("--selector", choices=SELECTORS, default="hybrid")
     sub.add_argument(
-        "--codec", choices=CODECS, help="dpqed; with a budget, what the planner finds best"
+        "--codec", choices=CODECS, help="drqed; with a budget, what the planner finds best"
     )
     sub.add_argument("--code_bytes", type=int, metavar="B", help="bytes of a code, 4 by default")
     sub.add_argument("--granularity", choices=GRANULARITIES, default="point")

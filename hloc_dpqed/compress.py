@@ -42,7 +42,7 @@ class CompressConf:
     """
 
     selector: str = "hybrid"
-    codec: str = "dpqed"
+    codec: str = "drqed"
     code_bytes: int = 4
     granularity: str = "point"
     seed: int = 0
