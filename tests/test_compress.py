@@ -57,7 +57,8 @@ def test_what_is_kept_is_what_was_there(scene, reference, observations, tmp_path
     make(scene, tmp_path / "m", codec="none", num_points=50, selector="track_length")
     stored = read_map(tmp_path / "m")
     assert stored.num_points == 50 and stored.metadata["conf"]["selector"] == "track_length"
-    assert stored.metadata["features"] == {"dim": 32, "name": "feats-synthetic"}
+    features = {"dim": 32, "name": "feats-synthetic", "keypoint_uncertainty": 2.0}
+    assert stored.metadata["features"] == features
     # Each stored point is a point of the model, up to the rounding of its coordinates.
     distance = np.linalg.norm(stored.xyz[:, None] - reference.xyz[None], axis=2)
     rows = distance.argmin(1)

@@ -66,7 +66,7 @@ def test_the_tables(monkeypatch, tmp_path, capsys):
     assert run(*outputs, "--", "--matcher", "NN-mutual") == 0
     assert seen == [(b, "codes", "NN-mutual", Path("a")) for b in ("1MB", "500KB")]
     lines = capsys.readouterr().out.splitlines()
-    ours = [line for line in lines if "| ours, dpqed" in line]
+    ours = [line for line in lines if "| ours, drqed" in line]
     assert "1.0 / 2.0 / 3.0" in ours[0]
     assert "1.0 MB of codes, file 3.0 MB" in ours[0]
     assert ours[1].count("upload results-500KB.txt") == 2

@@ -155,6 +155,7 @@ class OPQCodec(PQCodec):
             matrix = faiss.OPQMatrix(observations.dim, m)
             matrix.pq = faiss.ProductQuantizer(observations.dim, m, bits)
             matrix.pq.cp.seed = seed + 1
+            matrix.pq.cp.min_points_per_centroid = 1
             matrix.train(rows)
             rotation = faiss.vector_to_array(matrix.A).reshape(observations.dim, -1)
         arrays = entries_to_arrays("rotation", rotation, entries)
@@ -176,6 +177,7 @@ def train_product(rows: np.ndarray, m: int, k: int, seed: int) -> np.ndarray:
     if k == 1 << bits:
         pq = faiss.ProductQuantizer(rows.shape[1], m, bits)
         pq.cp.seed = seed + 1
+        pq.cp.min_points_per_centroid = 1  # small maps are no cause for a warning
         pq.train(np.ascontiguousarray(rows, np.float32))
         return faiss.vector_to_array(pq.centroids).reshape(m, k, -1).copy()
     # Fewer rows than centroids: each row is a centroid.
