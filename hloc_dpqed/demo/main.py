@@ -23,6 +23,8 @@ from ..mapfile import map_info, read_map
 from ..threads import set_num_threads
 from .dataset import Dataset, photos_dataset, render_dataset
 
+# The paper's codec is trained for half of its steps, so that the whole stays under three minutes.
+CODEC_OPTIONS: dict[str, dict[str, Any]] = {"dpqed": {"steps": 500}}
 RANSAC_THRESHOLD = 4.0  # pixels; the photos are small and their cameras known
 THRESHOLDS = "0.005/0.05,0.02/0.2,0.25/2"
 _MARKER = "README.txt"
@@ -106,7 +108,7 @@ def main(
         threads: all cores by default.
         image_size: (width, height) of rendered views in pixels.
         texels: resolution of the scene's textures, texels per metre.
-        codec_options: options for a codec, by its name.
+        codec_options: options for a codec, by its name, in place of ``CODEC_OPTIONS``.
         progress: show progress bars.
 
     Returns:
@@ -132,7 +134,7 @@ def main(
     rows = []
     for variant in VARIANTS:
         if variant.codec in CODECS:
-            options = (codec_options or {}).get(variant.codec, {})
+            options = {**CODEC_OPTIONS, **(codec_options or {})}.get(variant.codec, {})
             rows.append(
                 _run(output, dataset, variant, code_bytes, seed, threads, options, progress)
             )
@@ -306,4 +308,5 @@ def format_table(figures: dict[str, Any]) -> str:
         cells[0] = line[0].ljust(widths[0])
         text.append("  ".join(cells))
     text.append("correct: matches a query whose point reprojects within 4 px by the true pose")
+    text.append("dpqed is trained for 500 of its 1,000 steps here, to save time")
     return "\n".join(text)
