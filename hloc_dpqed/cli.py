@@ -24,6 +24,12 @@ def _compress(args: dict[str, Any]) -> None:
     compress.main(**args)
 
 
+def _fit_codec(args: dict[str, Any]) -> None:
+    from . import fit_codec
+
+    fit_codec.main(**args)
+
+
 def _localize(args: dict[str, Any]) -> None:
     from . import localize
 
@@ -137,11 +143,27 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="cpu")
     sub.add_argument("--overwrite", action="store_true")
 
+    sub = command("fit-codec", _fit_codec, "fit one codec on several maps, for them to share")
+    sub.add_argument("--reference_sfm", type=Path, nargs="+", required=True, metavar="DIR")
+    sub.add_argument(
+        "--features", type=Path, nargs="+", required=True, metavar="H5", help="one, or one a model"
+    )
+    sub.add_argument("--output", type=Path, required=True, metavar="CODEC.safetensors")
+    sub.add_argument("--codec", choices=CODECS, default="drqed")
+    sub.add_argument("--code_bytes", type=int, default=4, metavar="B", help="bytes of a code")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--threads", type=_positive, metavar="N")
+    sub.add_argument("--device", default="cpu")
+    sub.add_argument("--overwrite", action="store_true")
+
     sub = command("localize", _localize, "localize queries with a map file")
     sub.add_argument("--map", type=Path, required=True, metavar="MAP.dpqed")
     sub.add_argument("--queries", type=Path, required=True, metavar="TXT")
     sub.add_argument("--features", type=Path, required=True, metavar="H5")
     sub.add_argument("--results", type=Path, required=True, metavar="TXT")
+    sub.add_argument(
+        "--codec_file", type=Path, metavar="PATH", help="of a map without a codec of its own"
+    )
     sub.add_argument("--retrieval", metavar="PAIRS", help="hloc's pairs file, or 'none'")
     sub.add_argument(
         "--global_features", type=Path, metavar="H5", help="global descriptors of the queries"
@@ -180,11 +202,17 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("info", _info, "what is in a map file, and what each part costs")
     sub.add_argument("map", type=Path, metavar="MAP.dpqed")
+    sub.add_argument(
+        "--codec_file", type=Path, metavar="PATH", help="of a map without a codec of its own"
+    )
     sub.add_argument("--json", action="store_true")
 
     sub = command("export", _export, "write a map as a COLMAP model and a feature file for hloc")
     sub.add_argument("map", type=Path, metavar="MAP.dpqed")
     sub.add_argument("--output", type=Path, required=True, metavar="DIR")
+    sub.add_argument(
+        "--codec_file", type=Path, metavar="PATH", help="of a map without a codec of its own"
+    )
 
     sub = command("sweep", _sweep, "accuracy against bytes over codecs, code sizes and selectors")
     sub.add_argument("--reference_sfm", type=Path, required=True, metavar="DIR")

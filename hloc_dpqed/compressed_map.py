@@ -50,6 +50,8 @@ class CompressedMap:
         scores: (P or N,) float32 detection scores.
         global_descriptors: of the database images, or None.
         metadata: JSON-able: how the map was made.
+        codec_hash: of the codec file that the map file refers to, instead of holding the codec
+            itself; None where it does.
     """
 
     image_names: list[str]
@@ -64,6 +66,7 @@ class CompressedMap:
     scores: np.ndarray
     global_descriptors: GlobalDescriptors | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    codec_hash: str | None = None
 
     @property
     def num_images(self) -> int:
@@ -74,11 +77,11 @@ class CompressedMap:
         return len(self.xyz)
 
     @staticmethod
-    def load(path: Path | str) -> "CompressedMap":
+    def load(path: Path | str, codec_file: Path | str | None = None) -> "CompressedMap":
         """Read a map file; see ``mapfile.read_map``."""
         from .mapfile import read_map
 
-        return read_map(Path(path))
+        return read_map(Path(path), None if codec_file is None else Path(codec_file))
 
     def info(self) -> dict[str, Any]:
         """What the map holds; ``hloc-dpqed info`` of its file tells the bytes of each section."""

@@ -14,11 +14,17 @@ from .logger import logger
 from .mapfile import read_map
 
 
-def main(map: Path, output: Path, progress: bool = True) -> Path:
+def main(map: Path, output: Path, progress: bool = True, codec_file: Path | None = None) -> Path:
     """Write ``output/sfm`` and ``output/features.h5``.
 
     ``points2D[i]`` of an image is row ``i`` of its keypoints, descriptors and scores. Where the
     map stores global descriptors, ``output/global-features.h5`` holds them.
+
+    Args:
+        map: map file.
+        output: folder that does not exist or is empty.
+        progress: show a progress bar.
+        codec_file: of a map without a codec of its own; see ``mapfile.read_map``.
 
     Returns:
         ``output``.
@@ -27,7 +33,7 @@ def main(map: Path, output: Path, progress: bool = True) -> Path:
         InputError: the map is missing or damaged, ``output`` is not empty or cannot be written, or
             an image has more rows than hloc can match.
     """
-    compressed = read_map(map)
+    compressed = read_map(map, codec_file)
     with atomic_directory(output) as folder:
         (folder / "sfm").mkdir()
         to_reconstruction(compressed).write(str(folder / "sfm"))

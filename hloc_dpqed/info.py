@@ -3,17 +3,22 @@
 from pathlib import Path
 from typing import Any
 
+from .codecs.file import codec_file_name
 from .io.sizes import format_size
 from .mapfile import map_info
 
 
-def main(map: Path) -> dict[str, Any]:
+def main(map: Path, codec_file: Path | None = None) -> dict[str, Any]:
     """The figures of ``info --json``.
+
+    Args:
+        map: map file.
+        codec_file: of a map without a codec of its own; see ``mapfile.read_map``.
 
     Raises:
         InputError: the file is missing or damaged.
     """
-    return map_info(map)
+    return map_info(map, codec_file)
 
 
 def format_info(info: dict[str, Any]) -> str:
@@ -40,6 +45,8 @@ def format_info(info: dict[str, Any]) -> str:
         f"coordinates within {info['xyz_error']:g} map units, poses within "
         f"{info['pose_pixel_error']:g} pixels of the images",
     ]
+    if info["codec_hash"] is not None:
+        lines += ["", f"the codec is in a file of its own, {codec_file_name(info['codec_hash'])}"]
     lines += [
         "",
         f"descriptor memory (codes only): {format_size(info['descriptor_bytes'])}",

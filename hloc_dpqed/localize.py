@@ -49,6 +49,7 @@ def main(
     device: str = "cpu",
     seed: int = 0,
     progress: bool = True,
+    codec_file: Path | None = None,
 ) -> dict[str, Any]:
     """Localize all queries and write hloc's result file.
 
@@ -81,6 +82,7 @@ def main(
         device: torch device of the matching.
         seed: of RANSAC.
         progress: show a progress bar.
+        codec_file: of a map without a codec of its own; see ``mapfile.read_map``.
 
     Returns:
         The figures of ``localize --json`` (docs/cli.md).
@@ -103,7 +105,7 @@ def main(
     names = result_names([name for name, _ in query_list], prepend_camera_name, full_names)
 
     start = time.perf_counter()
-    compressed = read_map(map)
+    compressed = read_map(map, codec_file)
     localizer = Localizer(
         compressed,
         matcher,

@@ -5,9 +5,10 @@ from codec_helpers import make_observations, top1
 
 from hloc_dpqed.codecs import fit_codec, load_codec
 from hloc_dpqed.codecs.packing import pack_bits, unpack_bits
-from hloc_dpqed.codecs.plan import CodebookPlan, plan_codebooks, split_bits
+from hloc_dpqed.codecs.plan import plan_codebooks, split_bits
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.model import read_observations, read_reference
+from hloc_dpqed.mapfile.arrays import encode_arrays
 
 FAST = {"steps": 20, "batch": 128, "hidden": 16, "refresh": 10}
 
@@ -42,16 +43,17 @@ def test_the_plan_keeps_its_budget(code_bytes):
     for budget in (None, 64_000, 16_000):
         plan = plan_codebooks(rows, code_bytes, budget)
         assert sum(plan.bits) == 8 * code_bytes
-        assert plan.nbytes(64) <= (budget or code_bytes * 256 * 64 * 2)
+        assert plan.budget == (budget or code_bytes * 256 * 64 * 2)
+        assert plan.nbytes(64) <= plan.budget
 
 
-def test_the_plan_is_what_the_stored_codec_takes():
+@pytest.mark.parametrize("budget", [8_000, 30_000])
+def test_what_is_stored_is_within_the_budget_and_uses_it(budget):
     observations = make_observations(3000, 2)
-    codec = fit_codec("drqed", observations, 4, codec_budget_bytes=30_000, **FAST)
+    codec = fit_codec("drqed", observations, 4, codec_budget_bytes=budget, **FAST)
     tensors = codec.tensors()
-    plan = CodebookPlan(tuple(codec.bits), tensors["basis"].shape[1], 16)
-    stored = sum(array.nbytes for array in tensors.values())
-    assert 0.9 * stored <= plan.nbytes(32) and stored <= plan.nbytes(32) <= 30_000
+    stored = len(encode_arrays([tensors[name] for name in sorted(tensors)]))
+    assert 0.9 * budget <= stored <= budget
 
 
 def test_budgets_that_hold_nothing_are_input_errors():
@@ -72,13 +74,19 @@ def test_decoding_follows_the_definition(hidden):
     observations = make_observations(400, 3)
     codec = fit_codec("drqed", observations, 2, **{**FAST, "hidden": hidden})
     codes = codec.encode_points(observations)
-    arrays = {
-        k: v.astype(np.float32) * (codec.tensors()[f"{k}_scale"] if v.dtype == np.int8 else 1)
-        for k, v in codec.tensors().items()
-        if not k.endswith("_scale")
-    }
+    arrays = dict(codec.tensors())
+    columns, scales = arrays["codebooks"].astype(np.float32), arrays["codebooks_scale"]
+    for name in ("basis", "w1", "w2") if hidden else ("basis",):
+        arrays[name] = arrays[name] * arrays[f"{name}_scale"]
     indices = unpack_bits(codes, codec.bits)
-    z = sum(arrays[f"codebook{m}"][indices[:, m]] for m in range(len(codec.bits)))
+    latent = arrays["basis"].shape[1]
+    first = np.cumsum([0, *codec.config()["sizes"]])
+    z = np.zeros((len(codes), latent), np.float32)
+    for row, index in enumerate(indices):
+        for m, i in enumerate(index):
+            for k in range(latent):  # dimension k is in column k // (L / 8)
+                group, place = divmod(k, latent // 8)
+                z[row, k] += columns[(first[m] + i) * (latent // 8) + place, group] * scales[m]
     y = z @ arrays["basis"].T
     if hidden:
         y = y + np.maximum(z @ arrays["w1"].T + arrays["b1"], 0) @ arrays["w2"].T + arrays["b2"]

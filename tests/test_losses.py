@@ -74,3 +74,17 @@ def test_contrastive_by_hand():
     expected = -math.log(exponents[1] / sum(exponents))
     assert math.isclose(float(loss["total"]), expected, rel_tol=1e-5)
     assert loss["correct"].tolist() == [0.0]
+
+
+def test_contrastive_both_ways_by_hand():
+    rng = np.random.default_rng(0)
+    anchors, keys = (torch.from_numpy(rng.normal(size=(n, 3))) for n in (2, 3))
+    anchor_labels, key_labels = torch.tensor([4, 9]), torch.tensor([9, 1, 4])
+    one_way = contrastive_loss(anchors, keys, anchor_labels, key_labels, 0.5)["total"]
+    both = contrastive_loss(anchors, keys, anchor_labels, key_labels, 0.5, both_ways=True)["total"]
+    similarity = (anchors @ keys.T / 0.5).numpy()
+    back = [
+        math.log(np.exp(similarity[:, key]).sum()) - similarity[anchor, key]
+        for anchor, key in ((0, 2), (1, 0))
+    ]
+    np.testing.assert_allclose((both - one_way).numpy(), back, rtol=1e-12)

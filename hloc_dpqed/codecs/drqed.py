@@ -22,9 +22,9 @@ from ..training.loop import minimise
 from ..training.losses import contrastive_loss, reconstruction_loss
 from ..training.reencode import best_candidates
 from .base import Codec
-from .entries import entries_from_arrays, entries_to_arrays
 from .packing import num_centroids, pack_bits, unpack_bits
 from .plan import plan_codebooks
+from .shrink import Parameters, from_arrays, shrink
 
 _ENCODE_ROWS = 256  # rows in one beam search
 _DECODE_ROWS = 8192
@@ -86,10 +86,11 @@ class DRQEDCodec(Codec):
         hidden: int | None = None,
         latent: int | None = None,
         bits: list[int] | None = None,
-        temperature: float = 0.05,
+        temperature: float = 0.03,
+        both_ways: bool = True,
         reconstruction_weight: float = 0.3,
-        neighbours: float = 0.5,
-        steps: int = 300,
+        neighbours: float = 1.0,
+        steps: int = 900,
         batch: int = 1024,
         learning_rate: float = 1e-3,
         refresh: int = 50,
@@ -109,6 +110,7 @@ class DRQEDCodec(Codec):
             hidden, latent, bits: width of the perceptron, dimension L of the centroids, and bits
                 of each index; by default what ``plan_codebooks`` makes of the budget.
             temperature: of the softmax over cosine similarities.
+            both_ways: ask each key for its anchor too, as mutual nearest neighbours do.
             reconstruction_weight: of the squared error to the point's mean.
             neighbours: share of the batches drawn from an image and those that share points with
                 it, where the hard negatives are; the others are drawn from the whole map.
@@ -158,7 +160,12 @@ class DRQEDCodec(Codec):
             keys = module(codes[labels])
             error = reconstruction_loss(keys, targets[labels])["total"].mean()
             match = contrastive_loss(
-                torch.from_numpy(anchors).to(device).float(), keys, labels, labels, temperature
+                torch.from_numpy(anchors).to(device).float(),
+                keys,
+                labels,
+                labels,
+                temperature,
+                both_ways,
             )
             return match["total"].mean() + reconstruction_weight * error
 
@@ -170,13 +177,13 @@ class DRQEDCodec(Codec):
             progress=progress,
             description="fit drqed",
         )
-        arrays = module.to_arrays(plan.entries)
         return cls.from_tensors(
-            arrays,
+            shrink(module.parameters_as_arrays(), plan.budget),
             {
                 "dim": observations.dim,
                 "code_size": code_bytes,
                 "bits": list(plan.bits),
+                "sizes": sizes,
                 "reencode": reencode,
             },
         )
@@ -232,39 +239,42 @@ class DRQEDCodec(Codec):
         return dict(self._arrays)
 
     def config(self) -> dict[str, Any]:
-        return {**super().config(), "bits": list(self.bits), "reencode": self.reencode}
+        return {
+            **super().config(),
+            "bits": list(self.bits),
+            "sizes": [len(book) for book in self.codebooks],
+            "reencode": self.reencode,
+        }
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray], config: dict[str, Any]) -> "DRQEDCodec":
-        bits = config.get("bits")
+        bits, sizes = config.get("bits"), config.get("sizes")
         if (
             not isinstance(bits, list)
             or not bits
             or not all(isinstance(b, int) and 1 <= b <= 16 for b in bits)
             or sum(bits) != 8 * config.get("code_size", 0)
+            or not isinstance(sizes, list)
+            or len(sizes) != len(bits)
+            or not all(
+                isinstance(n, int) and 1 <= n <= 1 << b for n, b in zip(sizes, bits, strict=True)
+            )
         ):
             raise InputError("the codec's settings are not those of drqed")
-        books = [
-            torch.from_numpy(entries_from_arrays(f"codebook{m}", tensors, 2))
-            for m in range(len(bits))
-        ]
-        basis = torch.from_numpy(entries_from_arrays("basis", tensors, 2))
-        latent = basis.shape[1]
-        if any(
-            b.shape[1] != latent or len(b) > 1 << n for b, n in zip(books, bits, strict=True)
-        ) or basis.shape[0] != config.get("dim"):
-            raise InputError("the codec's codebooks are missing or have a wrong shape")
+        stored = from_arrays(tensors, sizes)
+        if len(stored.basis) != config.get("dim"):
+            raise InputError("the codec's basis is missing or has a wrong shape")
         hidden = None
-        if "w1" in tensors:
-            names = (("w1", 2), ("b1", 1), ("w2", 2), ("b2", 1))
-            hidden = tuple(
-                torch.from_numpy(entries_from_arrays(name, tensors, ndim)) for name, ndim in names
-            )
-            width = len(hidden[1])
-            shapes = [(width, latent), (width,), (basis.shape[0], width), (basis.shape[0],)]
-            if [tuple(h.shape) for h in hidden] != shapes:
-                raise InputError("the codec's decoder is missing or has a wrong shape")
-        return cls(books, basis, hidden, bits, dict(tensors), bool(config.get("reencode")))
+        if stored.hidden is not None:
+            hidden = tuple(torch.from_numpy(values) for values in stored.hidden)
+        return cls(
+            [torch.from_numpy(book) for book in stored.books],
+            torch.from_numpy(stored.basis),
+            hidden,
+            bits,
+            dict(tensors),
+            bool(config.get("reencode")),
+        )
 
 
 def _decode(
@@ -300,12 +310,10 @@ class _Module(torch.nn.Module):
     def _hidden(self) -> tuple[torch.Tensor, ...] | None:
         return tuple(self.layers.parameters()) or None
 
-    def to_arrays(self, entries: str) -> dict[str, np.ndarray]:
-        """What is stored: int8 or float16 codebooks and basis, float16 perceptron."""
-        arrays: dict[str, np.ndarray] = {}
-        for m, book in enumerate(self.books):
-            arrays |= entries_to_arrays(f"codebook{m}", book.detach().cpu().numpy(), entries)
-        arrays |= entries_to_arrays("basis", self.basis.detach().cpu().numpy(), entries)
-        for name, value in zip(("w1", "b1", "w2", "b2"), self._hidden() or (), strict=False):
-            arrays[name] = value.detach().cpu().numpy().astype(np.float16)
-        return arrays
+    def parameters_as_arrays(self) -> Parameters:
+        books, basis, *hidden = (
+            [book.detach().cpu().numpy() for book in self.books],
+            self.basis.detach().cpu().numpy(),
+            *(value.detach().cpu().numpy() for value in self._hidden() or ()),
+        )
+        return Parameters(books, basis, hidden or None)

@@ -27,6 +27,11 @@ def codec_hash(codec: Codec) -> str:
     return digest.hexdigest()
 
 
+def codec_file_name(digest: str) -> str:
+    """The name under which a map finds its codec file in its own folder."""
+    return f"codec-{digest[:16]}.safetensors"
+
+
 def codec_to_bytes(codec: Codec, metadata: dict[str, Any] | None = None) -> bytes:
     """The bytes of a codec file, a safetensors container.
 
@@ -44,11 +49,16 @@ def codec_to_bytes(codec: Codec, metadata: dict[str, Any] | None = None) -> byte
     return safetensors.numpy.save(tensors, metadata={_KEY: json.dumps(header, sort_keys=True)})
 
 
-def read_codec(path: Path) -> Codec:
+def read_codec(path: Path, expected: str | None = None) -> Codec:
     """Read a codec file.
 
+    Args:
+        path: written by ``fit_codec.main``.
+        expected: the hash that it must have.
+
     Raises:
-        InputError: the file is missing, is no codec file, or its content has not its hash.
+        InputError: the file is missing, is no codec file, its content has not its hash, or that is
+            not the one expected.
     """
     path = Path(path)
     if not path.is_file():
@@ -65,4 +75,8 @@ def read_codec(path: Path) -> Codec:
         raise InputError(f"{path}: not a codec file of hloc_dpqed") from error
     if codec_hash(codec) != stored:
         raise InputError(f"{path}: the content does not have the hash that the file states")
+    if expected is not None and stored != expected:
+        raise InputError(
+            f"{path}: is codec {stored[:16]}, but the map was made with codec {expected[:16]}"
+        )
     return codec

@@ -6,12 +6,15 @@ import numpy as np
 
 from ..errors import InputError
 from ..training.kmeans import effective_dimension
+from .shrink import GROUPS, basis_step
 
 MISSING_ENERGY = 2e-3  # of the descriptors' energy, what the latent space leaves out
 TOLERATED_ENERGY = 1e-2  # what it may leave out where that pays for larger codebooks
 MAX_BITS = 12  # of an index: a beam search over more centroids takes too long
 POINTS_PER_CENTROID = 2  # at least, or the codebook is the map
 HIDDEN = 64  # width of the perceptron: 2 million codes a second allow no more
+STEP = 0.5  # of the stored entries in their root mean squares, for which sizes are planned
+ENTRY_BITS = 2.4  # of an entropy-coded codebook entry at that step, as measured
 
 
 @dataclass(frozen=True)
@@ -22,20 +25,22 @@ class CodebookPlan:
         bits: of each index.
         latent: dimension of the centroids.
         hidden: width of the perceptron, 0 for none.
-        entries: how codebooks and basis are stored.
+        budget: bytes of the stored codec.
     """
 
     bits: tuple[int, ...]
     latent: int
     hidden: int
-    entries: str = "int8"
+    budget: int
 
     def nbytes(self, dim: int) -> int:
-        """Bytes of the stored codec: int8 codebooks and basis with scales, float16 perceptron."""
-        books = sum(1 << b for b in self.bits) * self.latent + 4 * len(self.bits)
-        basis = dim * self.latent + 4 * dim
-        perceptron = 2 * (self.hidden * (self.latent + dim + 1) + dim) if self.hidden else 0
-        return books + basis + perceptron
+        """About what the stored codec takes with the step ``STEP``; int8 perceptron."""
+        rows = sum(1 << b for b in self.bits)
+        basis_bits = 2.05 - np.log2(basis_step(STEP, rows, dim))  # entropy of a normal variable
+        entries = rows * self.latent * ENTRY_BITS + dim * self.latent * np.clip(basis_bits, 1, 8)
+        tables = 50 * GROUPS + 4 * len(self.bits) + 200
+        perceptron = self.hidden * (self.latent + dim + 2) + 2 * dim if self.hidden else 0
+        return int(entries / 8) + tables + perceptron
 
 
 def split_bits(total: int, largest: int) -> tuple[int, ...]:
@@ -77,27 +82,36 @@ def plan_codebooks(
         raise InputError(f"codec drqed: bits {list(bits)} do not add up to {total}")
     if budget is None:
         budget = code_bytes * 256 * dim * 2
-    full = min(dim, latent or effective_dimension(rows, MISSING_ENERGY))
+    full = _whole_groups(latent or effective_dimension(rows, MISSING_ENERGY), dim)
     widest = int(np.log2(max(len(rows) / POINTS_PER_CENTROID, 2)))
     choices = [tuple(bits or ())]
     if bits is None:
         largest = min(MAX_BITS, max(widest, 4), total)
         choices = [split_bits(total, b) for b in range(largest, 3, -1)]
     widths = (HIDDEN, HIDDEN // 2, HIDDEN // 4, 0) if hidden is None else (hidden,)
-    least = full if latent else min(full, effective_dimension(rows, TOLERATED_ENERGY))
+    least = full
+    if not latent:
+        least = min(full, _whole_groups(effective_dimension(rows, TOLERATED_ENERGY), dim))
     for split in choices:
         for width in widths:
-            plan = CodebookPlan(split, full, width)
+            plan = CodebookPlan(split, full, width, budget)
             if plan.nbytes(dim) <= budget:
                 return plan
-        for smaller in range(full - 1, least - 1, -1):
-            plan = CodebookPlan(split, smaller, hidden if hidden is not None else HIDDEN // 4)
+        for smaller in range(full - GROUPS, least - 1, -GROUPS):
+            plan = CodebookPlan(
+                split, smaller, hidden if hidden is not None else HIDDEN // 4, budget
+            )
             if plan.nbytes(dim) <= budget:
                 return plan
     # Nothing fits whole: the smallest codebooks in fewer dimensions.
     for split in choices[::-1]:
-        for smaller in range(full - 1, 0, -1):
-            plan = CodebookPlan(split, smaller, widths[-1])
+        for smaller in range(full - GROUPS, 0, -GROUPS):
+            plan = CodebookPlan(split, smaller, widths[-1], budget)
             if plan.nbytes(dim) <= budget:
                 return plan
     raise InputError(f"codec drqed: no codec of {dim} dimensions fits {budget} bytes")
+
+
+def _whole_groups(latent: int, dim: int) -> int:
+    """``latent`` rounded up to whole groups of columns, where ``dim`` has as many."""
+    return min(-(-latent // GROUPS) * GROUPS, max(dim // GROUPS * GROUPS, min(dim, GROUPS)))

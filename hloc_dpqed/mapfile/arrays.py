@@ -27,19 +27,15 @@ def dtype_name(array: np.ndarray) -> str:
 def encode_arrays(arrays: list[np.ndarray]) -> bytes:
     """Arrays of any shapes, one after the other.
 
-    The columns of an array are the bytes of its items; those of a uint8 matrix are its columns.
+    The columns of an array are the bytes of its items; those of a matrix of bytes are its columns,
+    or all of it is one column where that is smaller.
     """
     head, raw, coded = b"", b"", []
     for array in arrays:
-        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        columns = little.dtype.itemsize
-        if columns == 1 and array.ndim == 2 and 1 <= array.shape[1] <= MAX_COLUMNS:
-            columns = array.shape[1]
-        table = np.frombuffer(little.tobytes(), np.uint8).reshape(-1, columns)
-        gains = [_coded_bytes(table[:, c]) < len(table) for c in range(columns)]
-        head += bytes([columns]) + np.packbits(gains, bitorder="little").tobytes()
-        for column in range(columns):
-            if gains[column]:
+        table, gains = _columns(np.ascontiguousarray(array, array.dtype.newbyteorder("<")))
+        head += bytes([len(gains)]) + np.packbits(gains, bitorder="little").tobytes()
+        for column, is_coded in enumerate(gains):
+            if is_coded:
                 coded.append(table[:, column].astype(np.int64))
             else:
                 raw += table[:, column].tobytes()
@@ -49,6 +45,23 @@ def encode_arrays(arrays: list[np.ndarray]) -> bytes:
     for i, values in enumerate(coded):
         recorder.symbols(np.full(len(values), i), values)
     return head + raw + recorder.finish()
+
+
+def _columns(array: np.ndarray) -> tuple[np.ndarray, list[bool]]:
+    """The array's bytes as (n, c) columns, and which of them are smaller when coded."""
+    data = np.frombuffer(array.tobytes(), np.uint8)
+    choices = [array.itemsize]
+    if array.itemsize == 1 and array.ndim == 2 and 2 <= array.shape[1] <= MAX_COLUMNS:
+        choices.append(array.shape[1])
+    best: tuple[float, np.ndarray, list[bool]] | None = None
+    for columns in choices:
+        table = data.reshape(-1, columns)
+        costs = [_coded_bytes(table[:, c]) for c in range(columns)]
+        total = sum(min(cost, len(table)) for cost in costs)
+        if best is None or total < best[0]:
+            best = total, table, [cost < len(table) for cost in costs]
+    assert best is not None
+    return best[1:]
 
 
 def _coded_bytes(column: np.ndarray) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..codecs import CODECS, Codec
+from ..codecs.file import codec_file_name, codec_hash, read_codec
 from ..compressed_map import GRANULARITIES, CompressedMap, GlobalDescriptors
 from ..errors import InputError
 from ..io.atomic import write_bytes
@@ -29,9 +30,9 @@ from .text import decode_cameras, decode_names, encode_cameras, encode_names
 from .tracks import MAX_NEIGHBOURS, decode_tracks, encode_tracks
 
 FORMAT_VERSION = 1
-REQUIRED = ("codec", "codes", "cameras", "names", "points", "poses", "visibility")
+REQUIRED = ("codes", "cameras", "names", "points", "poses", "visibility")
 OPTIONAL = ("global.codec", "global.codes", "padding", "scores")
-KNOWN = (*REQUIRED, *OPTIONAL, "order")
+KNOWN = (*REQUIRED, *OPTIONAL, "codec", "order")
 SCORE_LEVELS = 16
 GROUPS = {
     "descriptors": ("codes",),
@@ -40,6 +41,7 @@ GROUPS = {
     "images": ("names", "cameras", "poses"),
     "global descriptors": ("global.codes", "global.codec"),
 }
+HEX = "0123456789abcdef"
 MAX_EXPANSION = 256  # decoded bytes for each byte of the file
 
 
@@ -89,7 +91,13 @@ def to_bytes(
     sections["names"] = encode_names(compressed.image_names)
     sections["cameras"] = encode_cameras(compressed.cameras, compressed.camera_index.tolist())
     sections["codes"] = encode_arrays([compressed.codes])
-    sections["codec"], codec_spec = _encode_codec(compressed.codec)
+    codec_spec: dict[str, Any]
+    if compressed.codec_hash is None:
+        sections["codec"], codec_spec = _encode_codec(compressed.codec)
+    elif compressed.codec_hash != codec_hash(compressed.codec):
+        raise InputError("the map's codec is not the one of its codec file")
+    else:
+        codec_spec = {"hash": compressed.codec_hash, "tensors": {}}
     metadata: dict[str, Any] = {
         "codec": codec_spec,
         "codes": list(compressed.codes.shape),
@@ -306,15 +314,23 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[str, bytes], int]:
     return metadata, sections, len(data)
 
 
-def read_map(path: Path) -> CompressedMap:
+def read_map(path: Path, codec_file: Path | None = None) -> CompressedMap:
     """Read a map file.
 
+    Args:
+        path: the map file.
+        codec_file: of a map that refers to one; by default it is looked for in the map's folder
+            under the name ``codecs.file.codec_file_name`` gives its hash.
+
     Raises:
-        InputError: the file is missing, damaged, or of a newer format.
+        InputError: the file is missing, damaged, or of a newer format; or its codec file is.
     """
     metadata, sections, size = _load(path)
     try:
-        return _decode(metadata, sections, size)
+        codec = None
+        if "codec" not in sections:
+            codec = _shared_codec(metadata["codec"], Path(path), codec_file)
+        return _decode(metadata, sections, size, codec)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (
@@ -325,7 +341,20 @@ def read_map(path: Path) -> CompressedMap:
         raise InputError(f"{path}: damaged ({reason})") from error
 
 
-def _decode(metadata: dict[str, Any], sections: dict[str, bytes], size: int) -> CompressedMap:
+def _shared_codec(spec: dict[str, Any], path: Path, codec_file: Path | None) -> Codec:
+    """The codec that a map without one of its own refers to."""
+    digest = spec.get("hash")
+    if not (isinstance(digest, str) and len(digest) == 64 and set(digest) <= set(HEX)):
+        raise DamagedStream("section 'codec' is missing")
+    beside = path.parent / codec_file_name(digest)
+    if codec_file is None and not beside.is_file():
+        raise InputError(f"needs the codec file {beside.name} beside it, or --codec_file")
+    return read_codec(codec_file or beside, digest)
+
+
+def _decode(
+    metadata: dict[str, Any], sections: dict[str, bytes], size: int, shared: Codec | None
+) -> CompressedMap:
     counts = metadata["counts"]
     if len(counts) != 3 or not all(type(n) is int and 0 <= n < 1 << 31 for n in counts):
         raise DamagedStream("its counts are impossible")
@@ -364,7 +393,7 @@ def _decode(metadata: dict[str, Any], sections: dict[str, bytes], size: int) -> 
         raise DamagedStream("its grid of poses is impossible")
     pose_grid = PoseGrid(spec["rotation_step"], spec["centre_step"])
     cameras, camera_index = decode_cameras(sections["cameras"], images, limit)
-    codec = _decode_codec(sections["codec"], metadata["codec"])
+    codec = shared or _decode_codec(sections["codec"], metadata["codec"])
     if metadata["codes"] != [rows, codec.code_size]:
         raise DamagedStream("its codes are not those of its codec")
     scores = np.ones(rows, np.float32)
@@ -391,6 +420,7 @@ def _decode(metadata: dict[str, Any], sections: dict[str, bytes], size: int) -> 
         scores=scores,
         global_descriptors=global_descriptors,
         metadata=metadata["made"],
+        codec_hash=metadata["codec"]["hash"] if shared else None,
     )
 
 
@@ -420,10 +450,10 @@ def group_bytes(sections: dict[str, int]) -> dict[str, int]:
     return groups
 
 
-def map_info(path: Path) -> dict[str, Any]:
-    """What ``hloc-dpqed info --json`` prints."""
+def map_info(path: Path, codec_file: Path | None = None) -> dict[str, Any]:
+    """What ``hloc-dpqed info --json`` prints; arguments as of ``read_map``."""
     metadata, _, _ = _load(path)
-    compressed = read_map(path)
+    compressed = read_map(path, codec_file)
     sections = section_bytes(path)
     total = sum(sections.values())
     return {
@@ -437,11 +467,12 @@ def map_info(path: Path) -> dict[str, Any]:
         "granularity": compressed.granularity,
         "sections": sections,
         "descriptor_bytes": sections["codes"],
-        "codec_bytes": sections["codec"],
+        "codec_bytes": sections.get("codec", 0),
         "total_bytes": total,
         "distinct_codes": len(np.unique(compressed.codes, axis=0)),
         "groups": group_bytes(sections),
         "xyz_error": metadata["points"]["xyz_error"],
         "pose_pixel_error": metadata["poses"]["pixel_error"],
+        "codec_hash": compressed.codec_hash,
         "made": compressed.metadata,
     }

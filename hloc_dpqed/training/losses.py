@@ -57,10 +57,13 @@ def contrastive_loss(
     anchor_labels: torch.Tensor,
     key_labels: torch.Tensor,
     temperature: float,
+    both_ways: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Cross-entropy of the right key under a softmax over all keys' cosine similarities.
 
-    Rows must be L2-normalised. ``key_labels`` are distinct and hold every anchor's label.
+    Rows must be L2-normalised. ``key_labels`` are distinct and hold every anchor's label. With
+    ``both_ways`` the cross-entropy of the anchor under a softmax over all anchors is added, as in
+    Radford et al., ICML 2021, figure 3; the anchors' labels must then be distinct.
 
     Source: InfoNCE, van den Oord et al., arXiv 1807.03748, equation 4, with the temperature of Wu
     et al., CVPR 2018, equation 2.
@@ -69,4 +72,7 @@ def contrastive_loss(
     order = torch.argsort(key_labels)
     target = order[torch.searchsorted(key_labels[order], anchor_labels)]
     loss = F.cross_entropy(logits, target, reduction="none")
+    if both_ways:
+        own = torch.arange(len(anchor), device=anchor.device)
+        loss = loss + F.cross_entropy(logits.T[target], own, reduction="none")
     return {"total": loss, "correct": (logits.argmax(1) == target).float()}
