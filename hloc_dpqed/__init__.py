@@ -1,7 +1,12 @@
 """Small visual-localization maps for hloc: select points, quantize descriptors, localize."""
 
 import os
+import zlib  # noqa: F401
 from typing import TYPE_CHECKING, Any
+
+# zlib comes first: pycolmap 4.2 has another library under the names of zlib's functions, and
+# Python's zlib and Pillow, where they are loaded after it, take those and abort or hang when they
+# compress. Where zlib is loaded before pycolmap, all of them find the right one.
 
 # torch and faiss each bring an OpenMP pool whose idle threads spin; where both are loaded they
 # take the cores from one another. Read when the libraries load, hence here; a user's own setting

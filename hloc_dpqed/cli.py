@@ -1,7 +1,9 @@
 """The console script: parses arguments, calls the stage's ``main``, prints."""
 
 import argparse
+import contextlib
 import json
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -270,7 +272,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 on success; 2, and one line on standard error, on a user's mistake; 1, and one line, on
-        an error that is none; 130 when interrupted.
+        an error that is none; 130 when interrupted; 141, and no line, when whoever read the output
+        has left (as in ``| head -1``), as other programs do.
     """
     from .logger import configure_logging
 
@@ -280,6 +283,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug, run, name = args.pop("debug"), args.pop("run"), args.pop("command")
     try:
         run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+        return 141
     except KeyboardInterrupt:
         print(f"hloc-dpqed {name}: interrupted, no output was written", file=sys.stderr)
         return 130
@@ -289,11 +296,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, InputError):
             print(f"hloc-dpqed {name}: error: {_one_line(str(error))}", file=sys.stderr)
             return 2
+        if isinstance(error, OSError):
+            _drop_output()
         told = _one_line(f"{type(error).__name__}: {error}")
         hint = "" if debug else " (pass --debug for the traceback)"
         print(f"hloc-dpqed {name}: unexpected error: {told}{hint}", file=sys.stderr)
         return 1
     return 0
+
+
+def _drop_output() -> None:
+    """What is left of standard output goes nowhere: Python would tell of it again at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def _one_line(message: str) -> str:

@@ -395,6 +395,37 @@ def test_interrupts(monkeypatch, capfd):
     assert (code, out) == (130, "") and "interrupted" in lines[0]
 
 
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_reader_that_leaves_is_no_error(map_file, more):
+    """As ``hloc-dpqed info MAP | head -1`` does: no line about a broken pipe."""
+    ends = os.pipe()
+    os.close(ends[0])
+    argv = [sys.executable, "-m", "hloc_dpqed.cli", "info", str(map_file), *more]
+    done = subprocess.run(argv, stdout=ends[1], stderr=subprocess.PIPE, text=True)
+    os.close(ends[1])
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this platform has no /dev/full")
+def test_output_that_cannot_be_printed_is_told_once(map_file):
+    argv = [sys.executable, "-m", "hloc_dpqed.cli", "info", str(map_file)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "No space left" in done.stderr
+
+
+def test_compression_after_pycolmap_was_imported():
+    """pycolmap 4.2 has functions of zlib's names; see the package's ``__init__``."""
+    code = (
+        "import hloc_dpqed, pycolmap, io, zlib, numpy, PIL.Image\n"
+        "assert zlib.decompress(zlib.compress(b'abc' * 100000)) == b'abc' * 100000\n"
+        "PIL.Image.fromarray(numpy.zeros((99, 99, 3), 'uint8')).save(io.BytesIO(), 'PNG')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_help_and_version(capfd):
     code, out, _ = run(["--version"], capfd)
     assert code == 0 and out.strip()
