@@ -8,22 +8,80 @@
 A row is one descriptor store: float descriptors for each observation (what hloc matches), float
 for each point, and codes. All points are kept. 'change' is the mean paired difference of the
 correct matches from float per observation with the same matcher, with its 95 % interval over the
-queries.
+queries. Each cell is written to ``--output`` as it is measured, and a second run measures only what
+is missing there.
 """
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from common import RANSAC_PX, SCENES, bootstrap, load_scene, measure, print_table
+from common import RANSAC_PX, SCENES, Scene, bootstrap, load_scene, measure, print_table
+from results import THRESHOLDS, measures_of
 
 from hloc_dpqed.codecs import fit_codec
 from hloc_dpqed.compress import CompressConf, Compressor
+from hloc_dpqed.io.atomic import write_text
 from hloc_dpqed.localization import Localizer
 from hloc_dpqed.mapfile import map_info, read_map, write_map
 from hloc_dpqed.matching.nearest_neighbor import NN_CONFS
 from hloc_dpqed.threads import set_num_threads
+
+Store = tuple[str, int, str]  # codec, bytes of a code, granularity
+
+
+def run_cells(
+    scene: Scene, store: Store, ways: dict[Path, tuple[str, bool]], args: argparse.Namespace
+) -> None:
+    """Fit and write the store's map once, then measure each (matcher, symmetric) into its file."""
+    codec, code_bytes, granularity = store
+    fitted = fit_codec(codec, scene.observations, code_bytes, seed=args.seed)
+    conf = CompressConf("all", codec, code_bytes, granularity, args.seed)
+    compressor = Compressor(scene.reference, scene.observations, conf, codec=fitted)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "map.dpqed"
+        write_map(path, compressor.compress(scene.reference.num_points))
+        info = map_info(path)
+        compressed = read_map(path)
+    for file, (matcher, symmetric) in ways.items():
+        localizer = Localizer(
+            compressed,
+            matcher,
+            matcher_weights=None if matcher in NN_CONFS else args.matcher_weights,
+            symmetric=symmetric,
+            ransac_thresh=RANSAC_PX,
+        )
+        run = measure(compressed, scene.queries, args.ransac_seeds, localizer=localizer)
+        cell = {
+            "total_bytes": info["total_bytes"],
+            "descriptor_bytes": info["descriptor_bytes"],
+            "correct": run.correct.tolist(),
+            "correct_keypoints": run.correct_keypoints.tolist(),
+            "matched": run.matched.tolist(),
+            "errors": run.errors.tolist(),
+        }
+        write_text(file, json.dumps(cell))
+
+
+def table_row(label: str, matcher: str, cell: dict, scene: str, base: np.ndarray) -> list[str]:
+    """One line; ``base`` are the correct matches that it is compared with."""
+    run = measures_of(cell)
+    change = run.correct - base
+    low, high = bootstrap(change)
+    translation, rotation = run.median_errors()
+    return [
+        label,
+        f"{cell['total_bytes'] / 1000:.0f}",
+        f"{cell['descriptor_bytes'] / 1000:.0f}",
+        matcher,
+        f"{run.correct.mean():.0f}",
+        f"{change.mean():+.0f} ({low:+.0f} .. {high:+.0f})" if change.any() else "",
+        f"{run.precision.mean():.3f}",
+        f"{translation:.4f} / {rotation:.3f}",
+        " / ".join(f"{run.recall(*limit):.2f}" for limit in THRESHOLDS[scene]),
+    ]
 
 
 def main() -> None:
@@ -33,64 +91,59 @@ def main() -> None:
     parser.add_argument("--matcher_weights", type=Path, help="of the learned matchers")
     parser.add_argument("--symmetric", action="store_true", help="also quantize the queries")
     parser.add_argument(
-        "--codes", nargs="+", default=["pq:4", "pq:8"], help="CODEC:BYTES of each row"
+        "--codes",
+        nargs="+",
+        default=["pq:4", "pq:8", "dpqed:4", "dpqed:8", "drqed:4", "drqed:8"],
+        help="CODEC:BYTES of each row",
     )
     parser.add_argument("--num_retrieved", type=int, default=20, help="images a query")
     parser.add_argument("--ransac_seeds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the codecs")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--output", type=Path, default=Path("outputs/matchers"))
     args = parser.parse_args()
     set_num_threads(args.threads)
-    stores = [("none", 0, "observation"), ("none", 0, "point")]
+    stores: list[Store] = [("none", 0, "observation"), ("none", 0, "point")]
     stores += [(c.split(":")[0], int(c.split(":")[1]), "point") for c in args.codes]
     for name in args.scenes:
-        scene = load_scene(name)
-        for query in scene.queries:
-            del query.retrieved[args.num_retrieved :]
-        print(f"\n### {name}, {args.num_retrieved} images a query\n")
+        scene = None
         rows = []
         baseline: dict[str, np.ndarray] = {}
-        for codec, code_bytes, granularity in stores:
-            fitted = fit_codec(codec, scene.observations, code_bytes, seed=args.seed)
-            conf = CompressConf("all", codec, code_bytes, granularity, args.seed)
-            compressor = Compressor(scene.reference, scene.observations, conf, codec=fitted)
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "map.dpqed"
-                write_map(path, compressor.compress(scene.reference.num_points))
-                size = map_info(path)["descriptor_bytes"]
-                compressed = read_map(path)
+        for store in stores:
+            codec, code_bytes, granularity = store
+            symmetries = [False, True] if args.symmetric and codec != "none" else [False]
+            ways = {}
+            for matcher, symmetric in [(m, s) for m in args.matchers for s in symmetries]:
+                words = [*store, args.seed, args.num_retrieved, args.ransac_seeds, matcher]
+                words = [name.replace("/", "-"), *words, *(["symmetric"] if symmetric else [])]
+                ways[args.output / f"{'_'.join(map(str, words))}.json"] = (matcher, symmetric)
+            missing = {file: way for file, way in ways.items() if not file.is_file()}
+            if missing:
+                if scene is None:
+                    scene = load_scene(name)
+                    for query in scene.queries:
+                        del query.retrieved[args.num_retrieved :]
+                run_cells(scene, store, missing, args)
             label = "float" if codec == "none" else f"{codec} {code_bytes} B"
-            ways = [False, True] if args.symmetric and codec != "none" else [False]
-            for matcher, symmetric in [(m, s) for m in args.matchers for s in ways]:
-                localizer = Localizer(
-                    compressed,
-                    matcher,
-                    matcher_weights=None if matcher in NN_CONFS else args.matcher_weights,
-                    symmetric=symmetric,
-                    ransac_thresh=RANSAC_PX,
-                )
-                run = measure(compressed, scene.queries, args.ransac_seeds, localizer=localizer)
-                base = baseline.setdefault(matcher, run.correct)
-                low, high = bootstrap(run.correct - base)
-                same = np.array_equal(run.correct, base)
-                translation, rotation = run.median_errors()
-                rows.append(
-                    [
-                        f"{label} per {granularity}" + (", symmetric" if symmetric else ""),
-                        f"{size / 1000:.0f}",
-                        matcher,
-                        f"{run.correct.mean():.0f}",
-                        ""
-                        if same
-                        else f"{(run.correct - base).mean():+.0f} ({low:+.0f} .. {high:+.0f})",
-                        f"{run.precision.mean():.3f}",
-                        f"{translation:.4f} / {rotation:.3f}",
-                    ]
-                )
-                print(" ".join(rows[-1]), flush=True)
-        print()
+            for file, (matcher, symmetric) in ways.items():
+                cell = json.loads(file.read_text())
+                base = baseline.setdefault(matcher, np.array(cell["correct"]))
+                full = f"{label} per {granularity}" + (", symmetric" if symmetric else "")
+                rows.append(table_row(full, matcher, cell, name, base))
+        limits = " ".join(f"{t:g}/{r:g}" for t, r in THRESHOLDS[name])
+        print(f"\n### {name}, {args.num_retrieved} images a query\n")
         print_table(
-            ["descriptors", "kB", "matcher", "correct", "change", "precision", "median error"],
+            [
+                "descriptors",
+                "file KB",
+                "codes KB",
+                "matcher",
+                "correct",
+                "change",
+                "precision",
+                "median error",
+                f"recall {limits}",
+            ],
             rows,
         )
 

@@ -160,6 +160,11 @@ def project_points(
     return xy, np.isfinite(xy).all(1) & in_front(in_camera, camera) & inside
 
 
+def camera_centre(cam_from_world: np.ndarray) -> np.ndarray:
+    """(3,) float64 position of a camera given as (3, 4) [R | t]."""
+    return -cam_from_world[:, :3].T @ cam_from_world[:, 3]
+
+
 def in_front(in_camera: np.ndarray, camera: pycolmap.Camera) -> np.ndarray:
     """(n,) bool: whether the camera looks towards the (n, 3) points, in its own coordinates.
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pycolmap
 
+from ..compressed_map import camera_centre
 from .render import Light, Renderer
 
 QUERY_CLEARANCE = 0.8  # metres between a query and every database camera
@@ -29,11 +30,6 @@ def look(centre: np.ndarray, yaw: float, pitch: float, roll: float) -> np.ndarra
     c, s = np.cos(roll), np.sin(roll)
     rotation = np.stack([c * right + s * down, c * down - s * right, forward])
     return np.column_stack([rotation, -rotation @ centre])
-
-
-def camera_centre(cam_from_world: np.ndarray) -> np.ndarray:
-    """(3,) float64 position of a camera given as (3, 4) [R | t]."""
-    return -cam_from_world[:, :3].T @ cam_from_world[:, 3]
 
 
 def pinhole(width: int, height: int, focal: float) -> pycolmap.Camera:
