@@ -27,6 +27,7 @@ from hloc_dpqed.compressed_map import CompressedMap
 from hloc_dpqed.holdout import hold_out, spread_folds
 from hloc_dpqed.io.atomic import write_text
 from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
+from hloc_dpqed.logger import configure_logging
 from hloc_dpqed.reference import Observations, ReferenceMap, mean_scores
 from hloc_dpqed.selection import select_points
 from hloc_dpqed.selection.base import SelectionProblem
@@ -219,9 +220,10 @@ def print_pooled(results: dict[str, dict], methods: list[str], budgets: list[str
 
 
 def run_scale(method: str, scale: float, options: dict) -> None:
-    """Select 10 % of a synthetic city's points and print time and peak memory."""
+    """Select 10 % of a synthetic city's points; prints time, peak memory and what was logged."""
     from synthetic_city import scaled_city
 
+    configure_logging()  # ilp logs its gap to the LP bound
     reference, observations = scaled_city(scale)
     problem = SelectionProblem.from_reference(reference, observations)
     start, cpu = time.perf_counter(), time.process_time()
@@ -232,18 +234,23 @@ def run_scale(method: str, scale: float, options: dict) -> None:
     print(json.dumps({"observations": count, "wall": wall, "cpu": cpu, "gigabytes": peak}))
 
 
-def print_scale(methods: list[str], scales: list[float], options: dict) -> None:
+def print_scale(methods: list[str], scales: list[float], options: dict, output: Path) -> None:
     """Each run in its own process; the fit is CPU time = c (n log n)^p, and memory = c n^p."""
+    stored = json.loads(output.read_text()) if output.is_file() else {}
     rows = []
     for method in methods:
         runs = []
         for scale in scales:
-            command = [sys.executable, __file__, "--scale_one", method, str(scale)]
-            command += ["--options", json.dumps(options)]
-            answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            run = json.loads(answer.stdout.splitlines()[-1])
-            runs.append(run)
-            print(f"{method} {run}", file=sys.stderr, flush=True)
+            key = f"{method} {scale} {json.dumps(options)}"
+            if key not in stored:
+                command = [sys.executable, __file__, "--scale_one", method, str(scale)]
+                command += ["--options", json.dumps(options)]
+                answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                stored[key] = json.loads(answer.stdout.splitlines()[-1])
+                output.parent.mkdir(parents=True, exist_ok=True)
+                write_text(output, json.dumps(stored))
+                print(f"{key} {stored[key]}", file=sys.stderr, flush=True)
+            runs.append(stored[key])
         n = np.array([run["observations"] for run in runs], float)
         cpu = np.array([run["cpu"] for run in runs])
         memory = np.array([run["gigabytes"] for run in runs])
@@ -273,6 +280,7 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={}, help="JSON, of the selector")
     parser.add_argument("--output", type=Path, default=Path("outputs/selection.json"))
     parser.add_argument("--scale", action="store_true")
+    parser.add_argument("--scale_output", type=Path, default=Path("outputs/selection_scale.json"))
     parser.add_argument("--scales", nargs="+", type=float, default=[0.037, 0.12, 0.37, 1.11])
     parser.add_argument("--scale_one", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -281,7 +289,7 @@ def main() -> None:
         run_scale(args.scale_one[0], float(args.scale_one[1]), args.options)
         return
     if args.scale:
-        print_scale(args.methods, args.scales, args.options)
+        print_scale(args.methods, args.scales, args.options, args.scale_output)
         return
     stored = json.loads(args.output.read_text()) if args.output.is_file() else {}
     results: dict[str, dict] = {}

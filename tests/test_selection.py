@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 from selection_maps import problem_of, random_problem
 
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.selection import SELECTORS, select_points
+from hloc_dpqed.selection import ORDERS, SELECTORS, select_points, selection_order
 from hloc_dpqed.selection.kcover import cover_size
 
 NAMES = sorted(set(SELECTORS) - {"all"})
@@ -85,6 +85,29 @@ def test_geometry_alone_is_enough(name):
     check(bare, select_points(bare, name, 50), 50)
 
 
+@pytest.mark.parametrize("name", sorted(ORDERS))
+@settings(max_examples=25, deadline=None)
+@given(maps, st.data())
+def test_each_head_of_an_order_is_the_selection_of_its_size(name, drawn, data):
+    num_images, seen_by = drawn
+    problem = problem_of(seen_by, num_images)
+    order = selection_order(problem, name, len(seen_by) + 3, seed=1)
+    assert np.sort(order).tolist() == list(range(len(seen_by)))
+    num_points = data.draw(st.integers(1, len(seen_by)))
+    head = np.sort(order[:num_points])
+    assert (head == select_points(problem, name, num_points, seed=1)).all()
+    assert (order[:num_points] == selection_order(problem, name, num_points, seed=1)).all()
+
+
+@pytest.mark.parametrize("name", sorted(ORDERS))
+def test_heads_of_orders_of_a_larger_map(name):
+    problem, _ = random_problem(num_images=15, num_points=2000)
+    order = selection_order(problem, name, 2000)
+    for num_points in (1, 63, 64, 65, 500, 1337):
+        head = np.sort(order[:num_points])
+        assert (head == select_points(problem, name, num_points)).all()
+
+
 def test_a_floor_changes_no_more_than_it_must():
     problem, _ = random_problem(num_images=40, num_points=400)
     free = select_points(problem, "track_length", 40)
@@ -103,6 +126,13 @@ def test_wrong_arguments_are_input_errors(name, num_points, options):
     problem, _ = random_problem()
     with pytest.raises(InputError):
         select_points(problem, name, num_points, **options)
+
+
+@pytest.mark.parametrize(("name", "num_points"), [("ilp", 5), ("nope", 5), ("kcover", 0)])
+def test_orders_that_do_not_exist_are_input_errors(name, num_points):
+    problem, _ = random_problem()
+    with pytest.raises(InputError):
+        selection_order(problem, name, num_points)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,51 +5,48 @@ from selection_maps import problem_of, random_problem
 
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.selection.hybrid import PRIOR, _Information, pose_jacobians, select_hybrid
-from hloc_dpqed.selection.kcover import cover_order
 from hloc_dpqed.selection.statistics import could_see, reliability, track_agreement
 
 
-def objective(problem, chance, bonus, rows, pixel_noise=2.0):
-    """F by its definition: one log-determinant for each image."""
+def objective(problem, chance, matches, rows, pixel_noise=2.0):
+    """F by its definition: a log-determinant and a logarithm of matches for each image."""
     visibility = problem.visibility
     jacobian = pose_jacobians(problem, pixel_noise).astype(np.float64)
-    total = bonus[list(rows)].sum()
+    total = 0.0
     for i in range(visibility.num_images):
         information = np.eye(6) / PRIOR
+        expected = 1.0
         for k in range(visibility.indptr[i], visibility.indptr[i + 1]):
             if visibility.indices[k] in rows:
                 information += chance[visibility.indices[k]] * jacobian[k].T @ jacobian[k]
+                expected += chance[visibility.indices[k]]
         total += np.linalg.slogdet(information)[1] - 6 * np.log(1 / PRIOR)
+        total += matches * np.log(expected)
     return total
 
 
+@pytest.mark.parametrize("matches", [0.0, 20.0])
 @pytest.mark.parametrize("seed", range(5))
-def test_equals_brute_force_greedy(seed):
+def test_equals_brute_force_greedy(seed, matches):
     problem, _ = random_problem(seed, num_images=5, num_points=30)
-    rng = np.random.default_rng(seed)
-    chance = rng.uniform(0.2, 2, 30)
-    seen = problem.visibility.track_lengths() > 0
-    bonus = rng.uniform(0, 0.3, 30) * seen
+    chance = np.random.default_rng(seed).uniform(0.2, 2, 30)
     chosen = []
     for _ in range(8):
-        value = objective(problem, chance, bonus, set(chosen))
+        value = objective(problem, chance, matches, set(chosen))
         gains = [
-            -np.inf if p in chosen else objective(problem, chance, bonus, {*chosen, p}) - value
+            -np.inf if p in chosen else objective(problem, chance, matches, {*chosen, p}) - value
             for p in range(30)
         ]
         chosen.append(int(np.argmax(gains)))
-    for tolerance in (1e-9,):
-        rows = _Information(problem, chance, 2.0).maximize(8, bonus, tolerance)
-        assert sorted(rows.tolist()) == sorted(chosen)
+    order = _Information(problem, chance, 2.0, matches).maximize(8, 1e-9)
+    assert order.tolist() == chosen
 
 
 def test_tolerance_costs_no_more_than_it_says():
     problem, _ = random_problem(0, num_images=10, num_points=300)
-    chance, bonus = np.ones(300), np.zeros(300)
+    chance = np.ones(300)
     values = [
-        objective(
-            problem, chance, bonus, set(_Information(problem, chance, 2.0).maximize(40, bonus, t))
-        )
+        objective(problem, chance, 20, set(_Information(problem, chance, 2.0, 20).maximize(40, t)))
         for t in (1e-9, 0.05, 0.5)
     ]
     assert values[1] > 0.99 * values[0]
@@ -81,7 +78,7 @@ def test_points_behind_an_image_give_nothing():
     problem = problem_of([{0}, {0}, {0}], 1)
     problem.xyz[1, 2] = -5
     assert (pose_jacobians(problem, 1.0)[1] == 0).all()
-    assert 1 not in select_hybrid(problem, 2, matches=0, floor=0)
+    assert 1 not in select_hybrid(problem, 2, matches=0)
 
 
 def test_spread_is_preferred():
@@ -90,29 +87,32 @@ def test_spread_is_preferred():
     rng = np.random.default_rng(0)
     problem.xyz[:9] = rng.normal([-3, -2, 10], 0.01, (9, 3))
     problem.xyz[9:] = [[3, -2, 12], [3, 2, 9], [-3, 2, 15]]
-    rows = select_hybrid(problem, 4, sharpness=0, matches=0, floor=0)
+    rows = select_hybrid(problem, 4, sharpness=0, matches=0)
     assert {9, 10, 11} <= set(rows.tolist())
 
 
 def test_a_point_that_the_codec_loses_is_left_out():
     problem, _ = random_problem(num_points=100)
-    free = select_hybrid(problem, 30, floor=0)
+    free = select_hybrid(problem, 30)
     survival = np.ones(100)
     survival[free[:10]] = 0
-    bound = select_hybrid(problem, 30, floor=0, survival=survival)
+    bound = select_hybrid(problem, 30, survival=survival)
     assert not np.isin(free[:10], bound).any()
 
 
-def test_floor_of_images():
-    problem, _ = random_problem(num_images=20, num_points=500)
-    visibility = problem.visibility
-    image = visibility.image_of_observation()
+def test_reliable_points_are_preferred():
+    # Two clusters of equal spread, of which one is found again three times as often.
+    problem = problem_of([{0, 1}] * 20, 2)
+    problem.xyz[10:] = problem.xyz[:10]
+    problem.__dict__["reliability"] = np.repeat([0.5, 1.5], 10)
+    assert (select_hybrid(problem, 8) >= 10).all()
 
-    def least(rows):
-        return np.bincount(image[np.isin(visibility.indices, rows)], minlength=20).min()
 
-    level = least(cover_order(problem, 40))
-    assert least(select_hybrid(problem, 40, matches=50, floor=0.8)) >= int(0.8 * level)
+def test_every_image_gets_points_before_one_gets_many():
+    # Image 0 sees a hundred points, image 1 eight others, no more reliable ones.
+    problem = problem_of([{0}] * 100 + [{1}] * 8, 2)
+    rows = select_hybrid(problem, 16, sharpness=0)
+    assert (rows >= 100).sum() >= 6
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,6 @@ def test_floor_of_images():
         {"tolerance": 0},
         {"sharpness": -1},
         {"matches": -1},
-        {"floor": 1.5},
         {"pixel_noise": 0},
         {"survival": np.ones(3)},
         {"survival": -np.ones(200)},

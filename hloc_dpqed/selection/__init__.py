@@ -7,14 +7,20 @@ import numpy as np
 
 from ..errors import InputError
 from .base import SelectionProblem
-from .basic import select_all, select_random, select_track_length
+from .basic import (
+    random_order,
+    select_all,
+    select_random,
+    select_track_length,
+    track_length_order,
+)
 from .coverage import ensure_coverage
-from .hybrid import select_hybrid
+from .hybrid import hybrid_order, select_hybrid
 from .ilp import select_ilp
-from .kcover import select_kcover
+from .kcover import kcover_order, select_kcover
 from .probcover import select_probcover
 from .qp import select_qp
-from .triplet import select_triplet
+from .triplet import select_triplet, triplet_order
 
 Selector = Callable[..., np.ndarray]
 
@@ -28,6 +34,15 @@ SELECTORS: dict[str, Selector] = {
     "qp": select_qp,
     "triplet": select_triplet,
     "hybrid": select_hybrid,
+}
+
+# The selectors whose budgets are nested: each keeps the head of one order.
+ORDERS: dict[str, Selector] = {
+    "random": random_order,
+    "track_length": track_length_order,
+    "kcover": kcover_order,
+    "triplet": triplet_order,
+    "hybrid": hybrid_order,
 }
 
 LONG = {"hybrid", "ilp", "qp", "triplet"}  # these can show their progress
@@ -77,3 +92,40 @@ def select_points(
     if min_per_image:
         rows = ensure_coverage(problem, rows, num_points, min_per_image)
     return np.sort(np.asarray(rows, np.int64))
+
+
+def selection_order(
+    problem: SelectionProblem,
+    name: str,
+    num_points: int,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+    **options: Any,
+) -> np.ndarray:
+    """Point rows of which each head is the selection of that size.
+
+    Whoever looks for the number of points that fits a budget selects once instead of for each
+    trial: ``np.sort(selection_order(problem, name, n)[:k])`` equals
+    ``select_points(problem, name, k)`` for every k <= n, without ``min_per_image``.
+
+    Args:
+        problem, name, seed, progress, options: as for ``select_points``; ``name`` is a key of
+            ``ORDERS``.
+        num_points: the largest selection that is wanted; the map's number of points at most.
+
+    Returns:
+        (min(num_points, P),) int64 distinct rows, in the order in which they are chosen.
+
+    Raises:
+        InputError: a selector that has no such order, or ``num_points`` below 1.
+    """
+    if name not in ORDERS:
+        raise InputError(
+            f"--selector {name}: its selections are not nested, expected one of {', '.join(ORDERS)}"
+        )
+    if num_points < 1:
+        raise InputError(f"--num_points {num_points}: expected at least 1")
+    if progress and name in LONG:
+        options["progress"] = True
+    return ORDERS[name](problem, min(num_points, problem.num_points), seed=seed, **options)

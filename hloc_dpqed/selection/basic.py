@@ -10,19 +10,29 @@ def select_all(problem: SelectionProblem, num_points: int, *, seed: int = 0) -> 
     return np.arange(problem.num_points, dtype=np.int64)
 
 
+def random_order(problem: SelectionProblem, num_points: int, *, seed: int = 0) -> np.ndarray:
+    """The first ``num_points`` of a uniform random order of all points: (num_points,) int64."""
+    rng = np.random.default_rng(seed)
+    return rng.permutation(problem.num_points)[:num_points].astype(np.int64)
+
+
 def select_random(problem: SelectionProblem, num_points: int, *, seed: int = 0) -> np.ndarray:
     """A uniform random subset of ``num_points`` points: (num_points,) int64, increasing."""
-    rng = np.random.default_rng(seed)
-    return np.sort(rng.choice(problem.num_points, num_points, replace=False)).astype(np.int64)
+    return np.sort(random_order(problem, num_points, seed=seed))
 
 
-def select_track_length(problem: SelectionProblem, num_points: int, *, seed: int = 0) -> np.ndarray:
-    """The points with the longest tracks; among equals the lowest reprojection error, then row.
+def track_length_order(problem: SelectionProblem, num_points: int, *, seed: int = 0) -> np.ndarray:
+    """The longest tracks first; among equals the lowest reprojection error, then row.
 
     Returns:
-        (num_points,) int64, increasing.
+        (num_points,) int64.
     """
     error = problem.reprojection_error
     error = np.where(error < 0, np.inf, error)  # unknown errors go last
     order = np.lexsort((np.arange(problem.num_points), error, -problem.visibility.track_lengths()))
-    return np.sort(order[:num_points]).astype(np.int64)
+    return order[:num_points].astype(np.int64)
+
+
+def select_track_length(problem: SelectionProblem, num_points: int, *, seed: int = 0) -> np.ndarray:
+    """The head of ``track_length_order``: (num_points,) int64, increasing."""
+    return np.sort(track_length_order(problem, num_points, seed=seed))

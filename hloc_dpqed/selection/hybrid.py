@@ -1,20 +1,20 @@
-"""Points that let the poses of new images be estimated most accurately.
+"""Points that let the poses of new images be estimated most surely and most accurately.
 
 Source: ours. Near a database image i, a query's pose has the information matrix
 
     L_i(S) = L_0 + sum over the kept points p that i sees of r_p J_ip' J_ip
 
 with J_ip (2 x 6) the derivative of the projection by the pose over the pixel noise, r_p the
-chance that p is found again and L_0 a weak prior. The selection maximizes
+relative chance that p is found again (mean 1) and L_0 a weak prior. The selection maximizes
 
-    F(S) = sum over i of [ log det L_i(S) + b sum over p of r_p ]
+    F(S) = sum over i of [ log det L_i(S) + c log(1 + sum over p of r_p) ]
 
 The log-determinant is minus twice the expected logarithm of the pose error (up to constants): it
-asks for points spread over the image and in depth and, being concave, for points in every image.
-The second term counts the expected matches, which RANSAC lives on; b makes one match worth
-``matches`` times what it adds to the log-determinant on average at the budget. F is monotone and
-submodular, so that the greedy choice reaches at least 1 - 1/e of the best value. Last, a floor: no
-image keeps fewer points than ``floor`` times what greedy K-cover would leave it.
+asks for points spread over the image and in depth. The second term is the logarithm of the
+expected matches, which RANSAC lives on: it asks for points that are found again. Both are concave,
+so that an image with few points comes first. F is monotone and submodular, so that the greedy
+choice reaches at least 1 - 1/e of the best value, and it does not know the budget: the points have
+one order, and each budget keeps the head of it.
 """
 
 import numpy as np
@@ -22,8 +22,6 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from .base import SelectionProblem
-from .coverage import coverage_level, ensure_coverage
-from .kcover import cover_order
 from .statistics import ranges
 
 PRIOR = 1e-2  # variance of the pose before any match: 0.1 radians, a tenth of the median depth
@@ -31,41 +29,50 @@ _CHUNK = 1 << 16  # observations at a time
 
 
 def select_hybrid(
+    problem: SelectionProblem, num_points: int, *, seed: int = 0, **options
+) -> np.ndarray:
+    """Exactly ``num_points`` points: the head of ``hybrid_order``, with its options.
+
+    Returns:
+        (num_points,) int64, increasing.
+    """
+    return np.sort(hybrid_order(problem, num_points, seed=seed, **options))
+
+
+def hybrid_order(
     problem: SelectionProblem,
     num_points: int,
     *,
     seed: int = 0,
     survival: np.ndarray | None = None,
     sharpness: float = 1.5,
-    matches: float = 0.2,
-    floor: float = 0.5,
+    matches: float = 20.0,
     pixel_noise: float = 2.0,
     tolerance: float = 0.05,
     progress: bool = False,
 ) -> np.ndarray:
-    """Exactly ``num_points`` points by lazy greedy maximization of F (see the module).
+    """The first ``num_points`` points of the lazy greedy maximization of F (see the module).
 
     Args:
         problem: the map; without observations the descriptors play no part.
-        num_points: how many points to keep.
+        num_points: how many points to put in order; fewer are the head of the same order.
         seed: not used, nothing is drawn.
         survival: (P,) how well the codec keeps each point's descriptor, multiplied with r_p
             after scaling to mean 1; or None.
         sharpness: power of the reliability in r_p.
-        matches: weight of the expected matches.
-        floor: share of the coverage by K-cover that every image keeps, 0 .. 1.
+        matches: c, the weight of the expected matches.
         pixel_noise: standard deviation of a keypoint in pixels.
         tolerance: each added point gains at least 1 - ``tolerance`` times the best one.
         progress: show a progress bar.
 
     Returns:
-        (num_points,) int64, increasing.
+        (num_points,) int64, as greedy adds them; points that no image sees come last.
 
     Raises:
         InputError: an option is out of range.
     """
-    if not (0 < tolerance < 1 and 0 <= floor <= 1 and pixel_noise > 0):
-        raise InputError("hybrid: expected 0 < tolerance < 1, 0 <= floor <= 1, pixel_noise > 0")
+    if not (0 < tolerance < 1 and pixel_noise > 0):
+        raise InputError("hybrid: expected 0 < tolerance < 1 and pixel_noise > 0")
     if not (sharpness >= 0 and matches >= 0):
         raise InputError("hybrid: expected sharpness >= 0 and matches >= 0")
     chance = problem.reliability**sharpness
@@ -74,22 +81,18 @@ def select_hybrid(
         if survival.shape != chance.shape or not (survival >= 0).all():
             raise InputError(f"survival: expected {len(chance)} numbers that are not negative")
         chance = chance * survival / max(survival.mean(), 1e-12)
-    lengths = problem.visibility.track_lengths()
-    seen = lengths > 0
+    seen = problem.visibility.track_lengths() > 0
     chance = chance / max(chance[seen].mean(), 1e-12) if seen.any() else chance
-    # Chosen tracks are about twice as long as the average one; L_i has rank 6.
-    per_image = 2 * num_points * max(lengths.mean(), 1e-12) / problem.visibility.num_images
-    bonus = matches * 6 / per_image * chance * lengths
-    information = _Information(problem, chance, pixel_noise)
-    rows = information.maximize(num_points, bonus, tolerance, progress)
-    level = coverage_level(problem, cover_order(problem, num_points))
-    return ensure_coverage(problem, rows, num_points, int(floor * level))
+    information = _Information(problem, chance, pixel_noise, matches)
+    return information.maximize(min(num_points, problem.num_points), tolerance, progress)
 
 
 class _Information:
-    """The log-determinants of all images and their greedy maximization."""
+    """The terms of F of all images and their greedy maximization."""
 
-    def __init__(self, problem: SelectionProblem, chance: np.ndarray, pixel_noise: float):
+    def __init__(
+        self, problem: SelectionProblem, chance: np.ndarray, pixel_noise: float, matches: float
+    ):
         visibility = problem.visibility
         by_point, order = visibility.transpose()
         self.starts, self.images = by_point.indptr, by_point.indices
@@ -98,9 +101,11 @@ class _Information:
         self.weight = chance[points].astype(np.float32)
         self.jacobian = pose_jacobians(problem, pixel_noise)[order]
         self.covariance = np.repeat(PRIOR * np.eye(6)[None], visibility.num_images, 0)
+        self.expected = np.zeros(visibility.num_images)  # matches, without c
+        self.matches = matches
 
     def gains(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Increase of the log-determinants by each of the points.
+        """Increase of F by each of the points.
 
         Returns:
             (n,) float64 gains; (k,) observations of the points; (k,) position of each
@@ -112,16 +117,16 @@ class _Information:
         values = np.empty(len(rows))
         for begin in range(0, len(rows), _CHUNK):
             part = rows[begin : begin + _CHUNK]
-            j = self.jacobian[part].astype(np.float64)
-            m = j @ self.covariance[self.images[part]] @ j.transpose(0, 2, 1)
-            m *= self.weight[part, None, None]
+            j, images = self.jacobian[part].astype(np.float64), self.images[part]
+            weight = self.weight[part].astype(np.float64)
+            m = j @ self.covariance[images] @ j.transpose(0, 2, 1) * weight[:, None, None]
             values[begin : begin + _CHUNK] = np.log(
                 (1 + m[:, 0, 0]) * (1 + m[:, 1, 1]) - m[:, 0, 1] * m[:, 1, 0]
-            )
+            ) + self.matches * np.log1p(weight / (1 + self.expected[images]))
         return np.bincount(own, values, minlength=len(points)), rows, own
 
     def add(self, rows: np.ndarray) -> None:
-        """Add observations, no two of one image, to the information of their images."""
+        """Add observations, no two of one image, to the terms of their images."""
         rows = rows[self.weight[rows] > 0]
         j = self.jacobian[rows].astype(np.float64)
         images = self.images[rows]
@@ -130,19 +135,19 @@ class _Information:
         inner = j @ cj + np.eye(2) / self.weight[rows, None, None]
         after = before - cj @ np.linalg.solve(inner, cj.transpose(0, 2, 1))
         self.covariance[images] = (after + after.transpose(0, 2, 1)) / 2
+        self.expected[images] += self.weight[rows]
 
-    def maximize(
-        self, num_points: int, bonus: np.ndarray, tolerance: float, progress: bool = False
-    ) -> np.ndarray:
-        """Greedy maximization of the sum of log-determinants plus ``bonus`` of each point.
+    def maximize(self, num_points: int, tolerance: float, progress: bool = False) -> np.ndarray:
+        """The first ``num_points`` points of greedy maximization of F, in its order.
 
         Gains only shrink, so that old gains bound new ones from above. Each step renews the gains
         of the points whose bound is near the largest and adds those that are still near it and
-        share no image with a better one: their gains do not depend on each other.
+        share no image with a better one: their gains do not depend on each other. Nothing but
+        the points added so far decides on a step, so that fewer points are the head of more.
         """
-        bound = self.gains(np.arange(self.num_points))[0] + bonus
+        bound = self.gains(np.arange(self.num_points))[0]
         taken = np.zeros(self.num_points, bool)
-        batch = int(np.clip(num_points // 16, 64, 4096))
+        parts: list[np.ndarray] = []
         count = 0
         bar = tqdm(total=num_points, desc="Selecting points", disable=not progress)
         while count < num_points:
@@ -150,11 +155,12 @@ class _Information:
             if best <= 0:  # only points that no image sees are left
                 break
             near = np.flatnonzero(bound >= (1 - tolerance) * best)
+            batch = int(np.clip(count // 16, 64, 4096))
             if len(near) > batch:
                 near = near[np.lexsort((near, -bound[near]))[:batch]]
                 near.sort()
             gain, rows, own = self.gains(near)
-            bound[near] = gain = gain + bonus[near]
+            bound[near] = gain
             order = np.lexsort((near, -gain))
             rank = np.empty(len(near), np.int64)
             rank[order] = np.arange(len(near))
@@ -162,7 +168,8 @@ class _Information:
             np.minimum.at(leader, self.images[rows], rank[own])
             free = gain >= (1 - tolerance) * bound.max()
             free[own[leader[self.images[rows]] != rank[own]]] = False
-            chosen = order[free[order]][: num_points - count]
+            chosen = order[free[order]]
+            parts.append(near[chosen])
             taken[near[chosen]] = True
             bound[near[chosen]] = -np.inf
             count += len(chosen)
@@ -171,8 +178,8 @@ class _Information:
             is_chosen[chosen] = True
             self.add(rows[is_chosen[own]])
         bar.close()
-        rest = np.flatnonzero(~taken)[: num_points - count]
-        return np.r_[np.flatnonzero(taken), rest]
+        rest = np.flatnonzero(~taken)
+        return np.concatenate([*parts, rest])[:num_points].astype(np.int64)
 
 
 def pose_jacobians(problem: SelectionProblem, pixel_noise: float) -> np.ndarray:

@@ -23,6 +23,11 @@ def select_kcover(problem: SelectionProblem, num_points: int, *, seed: int = 0) 
     return np.sort(cover_order(problem, num_points))
 
 
+def kcover_order(problem: SelectionProblem, num_points: int, *, seed: int = 0) -> np.ndarray:
+    """The first ``num_points`` points in the order in which greedy K-cover adds them: int64."""
+    return cover_order(problem, num_points)
+
+
 def cover_size(problem: SelectionProblem, per_image: int) -> int:
     """How many points greedy K-cover needs to leave every image ``per_image`` points (or all)."""
     return len(cover_order(problem, problem.num_points, max_level=per_image))

@@ -23,6 +23,17 @@ _CHUNK = 1 << 15  # triplets at a time
 
 
 def select_triplet(
+    problem: SelectionProblem, num_points: int, *, seed: int = 0, **options
+) -> np.ndarray:
+    """Exactly ``num_points`` points: the head of ``triplet_order``, with its options.
+
+    Returns:
+        (num_points,) int64, increasing.
+    """
+    return np.sort(triplet_order(problem, num_points, seed=seed, **options))
+
+
+def triplet_order(
     problem: SelectionProblem,
     num_points: int,
     *,
@@ -33,7 +44,7 @@ def select_triplet(
     sharing: bool = True,
     progress: bool = False,
 ) -> np.ndarray:
-    """Exactly ``num_points`` points of the best triplets, the images taking turns.
+    """The first ``num_points`` points of the best triplets, the images taking turns.
 
     In round n every image that keeps fewer than 3 n points takes its next best triplet; with
     ``sharing`` the points that came in through other images count as kept, else only its own
@@ -42,7 +53,7 @@ def select_triplet(
     Args:
         problem: the map; keypoints are those of the observations, or projections with a pixel of
             noise where there are none.
-        num_points: how many points to keep.
+        num_points: how many points to put in order; fewer are the head of the same order.
         seed: of the draws.
         preset: 'full' or 'fast': 1,000 or 100 triplets an image.
         num_triplets: of an image, instead of a preset.
@@ -51,7 +62,7 @@ def select_triplet(
         progress: show a progress bar.
 
     Returns:
-        (num_points,) int64, increasing.
+        (num_points,) int64, as the turns add them; last, long tracks in no triplet.
 
     Raises:
         InputError: an unknown preset or order, or ``num_triplets`` below 1.
@@ -168,31 +179,31 @@ def _share_out(
     """Give every image in turn its next best triplet until the budget is spent."""
     visibility = problem.visibility
     by_point, _ = visibility.transpose()
+    num_points = min(num_points, problem.num_points)
     taken = np.zeros(problem.num_points, bool)
+    order: list[int] = []
     kept = np.zeros(visibility.num_images, np.int64)
     next_triplet = [0] * visibility.num_images
-    count, target = 0, 0
+    target = 0
     active = [i for i, triplets in enumerate(best) if len(triplets)]
-    while active and count < num_points:
+    while active and len(order) < num_points:
         target += 3
         still = []
         for i in active:
-            while next_triplet[i] < len(best[i]) and kept[i] < target and count < num_points:
+            while next_triplet[i] < len(best[i]) and kept[i] < target and len(order) < num_points:
                 triplet = best[i][next_triplet[i]]
                 next_triplet[i] += 1
                 if not sharing:
                     kept[i] += 3
                 for point in triplet.tolist():
-                    if not taken[point] and count < num_points:
+                    if not taken[point]:
                         taken[point] = True
-                        count += 1
+                        order.append(point)
                         if sharing:
                             kept[by_point[point]] += 1
             if next_triplet[i] < len(best[i]):
                 still.append(i)
         active = still
-    if count < num_points:  # every triplet is used up: long tracks fill the budget
-        left = np.flatnonzero(~taken)
-        longest = np.lexsort((left, -visibility.track_lengths()[left]))
-        taken[left[longest[: num_points - count]]] = True
-    return np.flatnonzero(taken)
+    left = np.flatnonzero(~taken)  # every triplet is used up: long tracks fill the budget
+    longest = np.lexsort((left, -visibility.track_lengths()[left]))
+    return np.r_[np.array(order, np.int64), left[longest]][:num_points]
