@@ -131,6 +131,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", type=Path, required=True, metavar="MAP.dpqed")
     sub.add_argument("--budget", metavar="SIZE", help="such as 300KB or 1MB")
     sub.add_argument("--budget_scope", choices=("total", "codes"), default="total")
+    sub.add_argument(
+        "--target_recall",
+        metavar="R@T/R",
+        help="such as 0.95@0.25/2: the smallest map that keeps this recall on held-out images",
+    )
     sub.add_argument("--num_points", type=int, metavar="N")
     sub.add_argument("--fraction", type=float, metavar="F", help="fraction of the points to keep")
     sub.add_argument("--selector", choices=SELECTORS, default="hybrid")

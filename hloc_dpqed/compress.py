@@ -1,7 +1,8 @@
 """Compress an hloc map: COLMAP model and feature file in, one map file out."""
 
+import math
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,18 @@ from .io.atomic import check_output, write_bytes
 from .io.features import feature_kind, read_global_descriptors
 from .io.model import read_observations, read_reference
 from .io.sizes import format_size, parse_size
+from .kept import OTHER_BYTES, KeptPoints
 from .logger import logger
-from .mapfile import canonical_map, to_bytes
-from .reference import Observations, ReferenceMap, mean_scores
+from .mapfile import SCORE_LEVELS, XYZ_PIXELS, canonical_map, to_bytes
+from .reference import Observations, ReferenceMap
 from .selection import SELECTORS, SelectionProblem, select_points
 from .threads import check_device, check_seed, set_num_threads
 
 BUDGET_SCOPES = ("total", "codes")
+MAX_TRIALS = 6  # of a number of points, to fill a budget
+MAX_FITS = 3  # of the codec, on the points that a budget holds
+CODEC_BYTES = "codec_budget_bytes"  # the option of codecs that can take any size
+CODEC_PART = 0.3  # of a whole-file budget, for such a codec
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,9 @@ class CompressConf:
         granularity: a code for each 'point' or for each 'observation'.
         seed: of everything random.
         selector_options, codec_options: passed on.
+        xyz_pixels: greatest error of a stored coordinate, in pixels of the nearest camera.
+        score_levels: levels of the stored detection scores, 0 for none.
+        asked: the budget or the recall that was asked for; kept in the map.
     """
 
     selector: str = "hybrid"
@@ -48,6 +57,9 @@ class CompressConf:
     seed: int = 0
     selector_options: dict[str, Any] = field(default_factory=dict)
     codec_options: dict[str, Any] = field(default_factory=dict)
+    xyz_pixels: float = XYZ_PIXELS
+    score_levels: int = SCORE_LEVELS
+    asked: dict[str, Any] = field(default_factory=dict)
 
 
 def main(
@@ -56,6 +68,7 @@ def main(
     output: Path,
     budget: str | int | None = None,
     budget_scope: str = "total",
+    target_recall: str | None = None,
     num_points: int | None = None,
     fraction: float | None = None,
     selector: str = "hybrid",
@@ -79,6 +92,8 @@ def main(
         output: the map file.
         budget: bytes, such as ``300KB``; as many points are kept as fit.
         budget_scope: what the budget counts: the whole file ('total') or the codes alone.
+        target_recall: such as ``0.95@0.25/2``: the smallest map that keeps this share of held-out
+            database images within these map units and degrees (``target``).
         num_points: how many points to keep.
         fraction: which fraction of the points to keep, in (0, 1].
         selector, granularity, seed, *_options: see ``CompressConf``.
@@ -92,12 +107,20 @@ def main(
         ``output``.
 
     Raises:
-        InputError: an input is missing or wrong, ``output`` exists, or nothing fits the budget.
+        InputError: an input is missing or wrong, ``output`` exists, nothing fits the budget or
+            no map reaches the recall.
     """
     output = Path(output)
     if output.exists() and not overwrite:
         raise InputError(f"{output}: exists already, pass --overwrite to replace it")
     planned = budget is not None and codec is None and code_bytes is None
+    asked: dict[str, Any] = {}
+    if budget is not None:
+        asked = {"budget": parse_size(budget), "budget_scope": budget_scope}
+    elif target_recall is not None:
+        asked = {"target_recall": target_recall}
+    if asked and codec is None and code_bytes is None:
+        asked["planned"] = True
     conf = CompressConf(
         selector,
         codec or CompressConf.codec,
@@ -106,8 +129,9 @@ def main(
         seed,
         selector_options or {},
         codec_options or {},
+        asked=asked,
     )
-    check_arguments(conf, budget, budget_scope, num_points, fraction)
+    check_arguments(conf, budget, budget_scope, num_points, fraction, target_recall)
     check_output(output)
     check_device(device)
     set_num_threads(threads)
@@ -134,6 +158,23 @@ def main(
             device=device,
             progress=progress,
         )
+    elif target_recall is not None:
+        from .target import parse_target, plan_recall
+
+        conf, num_points = plan_recall(
+            reference,
+            observations,
+            features,
+            parse_target(target_recall),
+            conf,
+            described,
+            fixed=codec is not None or code_bytes is not None,
+            device=device,
+            progress=progress,
+        )
+    elif budget is not None and conf.codec == "drqed" and budget_scope == "total":
+        share = int(CODEC_PART * parse_size(budget))
+        conf = replace(conf, codec_options={CODEC_BYTES: share, **conf.codec_options})
     compressor = Compressor(
         reference, observations, conf, described, device, progress, features=feature_kind(features)
     )
@@ -143,7 +184,7 @@ def main(
         wanted = reference.num_points if num_points is None else num_points
         if fraction is not None:
             wanted = max(1, int(np.floor(fraction * reference.num_points)))
-        data = to_bytes(compressor.compress(wanted))
+        data = compressor.to_bytes(compressor.compress(wanted))
     write_bytes(output, data)
     logger.info(f"Wrote {output}: {format_size(len(data))}")
     return output
@@ -155,6 +196,7 @@ def check_arguments(
     budget_scope: str,
     num_points: int | None,
     fraction: float | None,
+    target_recall: str | None = None,
 ) -> None:
     """Refuse impossible arguments before any work is done.
 
@@ -177,10 +219,16 @@ def check_arguments(
     if conf.code_bytes < 1:
         raise InputError(f"--code_bytes {conf.code_bytes}: expected at least 1")
     check_seed(conf.seed)
-    if sum(value is not None for value in (budget, num_points, fraction)) > 1:
-        raise InputError("--budget, --num_points and --fraction exclude one another")
+    if sum(value is not None for value in (budget, target_recall, num_points, fraction)) > 1:
+        raise InputError(
+            "--budget, --target_recall, --num_points and --fraction exclude one another"
+        )
     if budget is not None:
         parse_size(budget)
+    if target_recall is not None:
+        from .target import parse_target
+
+        parse_target(target_recall)
     if num_points is not None and num_points < 1:
         raise InputError(f"--num_points {num_points}: expected at least 1")
     if fraction is not None and not 0 < fraction <= 1:
@@ -188,7 +236,10 @@ def check_arguments(
 
 
 class Compressor:
-    """Compresses one reference map to several sizes; the codec is fitted once.
+    """Compresses one reference map to several sizes.
+
+    Unless a codec is given, it is fitted on the kept points: codebooks that describe fewer points
+    describe them better.
 
     Args:
         reference: the map.
@@ -198,6 +249,7 @@ class Compressor:
         device, progress: of the fitting.
         codec: a fitted codec to use as it is.
         features: of what kind the descriptors are, as ``feature_kind`` tells it; kept in the map.
+        kept: selections of this map that another compressor made already.
     """
 
     def __init__(
@@ -210,45 +262,50 @@ class Compressor:
         progress: bool = False,
         codec: Codec | None = None,
         features: dict[str, str] | None = None,
+        kept: KeptPoints | None = None,
     ):
         self.reference = reference
         self.features = features or {}
         self.observations = observations
         self.conf = conf
-        self.problem = SelectionProblem.from_reference(reference, observations)
-        self.codec: Codec = codec or fit_codec(
-            conf.codec,
-            observations,
-            conf.code_bytes,
-            seed=conf.seed,
-            device=device,
-            progress=progress,
-            **conf.codec_options,
-        )
+        self.device, self.progress = device, progress
+        self.kept = kept or keep_points(reference, observations, conf)
+        self.problem = self.kept.problem
+        self._given = codec
+        self._encoded: tuple[Codec, np.ndarray, np.ndarray] | None = None
+        self.scores = observations.scores
         if conf.granularity == "point":
-            self.codes = self.codec.encode_points(observations)
-            self.scores = mean_scores(observations)
-        else:
-            self.codes = self.codec.encode(observations.descriptors.astype(np.float32))
-            self.scores = observations.scores
+            self.scores = self.kept.scores
         self.global_descriptors = None
         if global_descriptors is not None:
             self.global_descriptors = encode_global_descriptors(global_descriptors, conf.seed)
 
+    def fit(self, rows: np.ndarray) -> Codec:
+        """The codec for a map of the points ``rows``: the given one, or one fitted on them."""
+        if self._given is not None:
+            return self._given
+        return fit_codec(
+            self.conf.codec,
+            self.kept.observations_of(rows),
+            self.conf.code_bytes,
+            seed=self.conf.seed,
+            device=self.device,
+            progress=self.progress,
+            **self.conf.codec_options,
+        )
+
     def compress(self, num_points: int) -> CompressedMap:
         """The map with at most ``num_points`` points."""
-        rows = select_points(
-            self.problem,
-            self.conf.selector,
-            num_points,
-            seed=self.conf.seed,
-            **self.conf.selector_options,
-        )
-        return self.with_points(rows)
+        return self.with_points(self.kept.rows(num_points))
 
-    def with_points(self, rows: np.ndarray) -> CompressedMap:
-        """The map with the points ``rows`` ((k,) int64, increasing), in the file's order."""
+    def with_points(self, rows: np.ndarray, codec: Codec | None = None) -> CompressedMap:
+        """The map with the points ``rows`` ((k,) int64, increasing), in the file's order.
+
+        Args:
+            codec: a fitted codec; by default what ``fit`` gives.
+        """
         reference = self.reference
+        codec = codec or self.fit(rows)
         visibility, kept = reference.visibility.keep_points(rows)
         code_rows = rows if self.conf.granularity == "point" else kept
         compressed = CompressedMap(
@@ -259,17 +316,45 @@ class Compressor:
             xyz=reference.xyz[rows],
             visibility=visibility,
             granularity=self.conf.granularity,
-            codec=self.codec,
-            codes=self.codes[code_rows],
+            codec=codec,
+            codes=self._codes(codec, code_rows),
             scores=self.scores[code_rows],
             global_descriptors=self.global_descriptors,
             metadata=provenance(self.conf)
             | {"features": {"dim": self.observations.dim, **self.features}},
         )
-        return canonical_map(compressed)
+        return canonical_map(compressed, xyz_pixels=self.conf.xyz_pixels)
 
-    def fit_budget(self, budget: int, scope: str) -> tuple[CompressedMap, bytes]:
+    def _codes(self, codec: Codec, rows: np.ndarray) -> np.ndarray:
+        """Codes of points, or of observations; each is encoded once with the same codec."""
+        if self._encoded is None or self._encoded[0] is not codec:
+            codes = np.zeros((len(self.scores), codec.code_size), np.uint8)
+            self._encoded = codec, codes, np.zeros(len(codes), bool)
+        _, codes, done = self._encoded
+        missing = rows[~done[rows]]
+        if self.conf.granularity == "point":
+            codes[missing] = codec.encode_points(self.kept.observations_of(missing))
+        else:
+            described = self.observations.descriptors[missing].astype(np.float32)
+            codes[missing] = codec.encode(described)
+        done[missing] = True
+        return codes[rows]
+
+    def to_bytes(self, compressed: CompressedMap) -> bytes:
+        """The file of a map of this compressor."""
+        return to_bytes(
+            compressed,
+            xyz_pixels=self.conf.xyz_pixels,
+            score_levels=self.conf.score_levels,
+        )
+
+    def fit_budget(
+        self, budget: int, scope: str, *, slack: float = 0.002
+    ) -> tuple[CompressedMap, bytes]:
         """The map with the most points whose size, as ``scope`` counts it, is within ``budget``.
+
+        Args:
+            slack: share of the budget that may be left, where filling it takes more trials.
 
         Returns:
             The map, and the bytes of its file.
@@ -277,54 +362,105 @@ class Compressor:
         Raises:
             InputError: not even a map with one point fits; the line says what would.
         """
+        if self.conf.selector == "all":
+            return self._everything(budget, scope)
+        codec, count = self._start(budget, scope)
+        best: tuple[CompressedMap, bytes] | None = None
         total = self.reference.num_points
-        if scope == "codes" and self.conf.granularity == "point":
-            count = budget // self.codec.code_size
-            if count < 1:
-                raise InputError(
-                    f"--budget {budget}: a code has {self.codec.code_size} bytes; nothing fits"
-                )
-            compressed = self.compress(min(count, total))
-            return compressed, to_bytes(compressed)
-
-        def size(candidate: CompressedMap, data: bytes) -> int:
-            return candidate.codes.nbytes if scope == "codes" else len(data)
-
-        # The size grows with the points, nearly linearly: a bracketed secant search. The selection
-        # is made anew for each count, so sizes may waver: only what was measured is trusted.
-        smallest = self.compress(1)
-        best = smallest, to_bytes(smallest)
-        low, low_size = 1, size(*best)
-        if low_size > budget:
-            raise InputError(
-                f"--budget {format_size(budget)}: nothing fits, the smallest possible map "
-                f"({self.conf.codec}, {self.codec.code_size} bytes a code, one point) has "
-                f"{format_size(low_size)}"
-            )
-        everything = (
-            self.compress(total)
-            if self.conf.selector != "all"
-            else self.with_points(np.arange(total))
-        )
-        data = to_bytes(everything)
-        high, high_size = total, size(everything, data)
-        if high_size <= budget:
-            return everything, data
-        while high - low > max(1, low // 500):
-            slope = (high_size - low_size) / (high - low)
-            guess = low + int((budget - low_size) / max(slope, 1e-9))
-            margin = max(1, (high - low) // 20)
-            middle = int(np.clip(guess, low + margin, high - margin))
-            if not low < middle < high:
-                break
-            candidate = self.compress(middle)
-            data = to_bytes(candidate)
-            measured = size(candidate, data)
-            if measured <= budget:
-                low, low_size, best = middle, measured, (candidate, data)
+        low, high = 0, total + 1
+        trials = 0
+        # The selection is made anew for each count, so sizes may waver: only what was measured is
+        # trusted.
+        while low + 1 < high:
+            candidate = self.with_points(self.kept.rows(count), codec)
+            data = self.to_bytes(candidate)
+            codes = candidate.codes.nbytes
+            spare = budget - (codes if scope == "codes" else len(data))
+            each = codes / count + (0 if scope == "codes" else OTHER_BYTES)
+            if spare >= 0:
+                low, best = count, (candidate, data)
             else:
-                high, high_size = middle, measured
+                high = count
+            trials += 1
+            # Where nearly all points fit, see whether all do.
+            nearly = high > total and 0.97 * total < count < total
+            full = 0 <= spare <= max(each / 2, slack * budget) and not nearly
+            if full or (best is not None and trials >= MAX_TRIALS):
+                break
+            step = math.floor(spare / each)
+            if trials >= MAX_TRIALS:  # sizes that waver more than steps can follow
+                step = -(count // 8)
+            wanted = total if nearly else count + (step or 1)
+            count = min(max(wanted, low + 1), high - 1)
+        if best is None:
+            raise self._nothing_fits(budget, codec)
         return best
+
+    def _everything(self, budget: int, scope: str) -> tuple[CompressedMap, bytes]:
+        compressed = self.compress(self.reference.num_points)
+        data = self.to_bytes(compressed)
+        size = compressed.codes.nbytes if scope == "codes" else len(data)
+        if size > budget:
+            raise InputError(
+                f"--budget {format_size(budget)}: --selector all keeps every point, which takes "
+                f"{format_size(size)}; choose another selector, such as hybrid"
+            )
+        return compressed, data
+
+    def _start(self, budget: int, scope: str) -> tuple[Codec, int]:
+        """A codec, and about how many points the budget then holds.
+
+        How many points fit is known once the codec is fitted, and what it is fitted on once it is
+        known how many fit: the codec is fitted anew where the first guess was far off.
+        """
+        codec = self._given
+        count = self._affordable(budget, scope, codec)
+        if codec is None:
+            for _ in range(MAX_FITS):
+                fitted_on = max(count, 1)
+                codec = self.fit(self.kept.rows(fitted_on))
+                count = self._affordable(budget, scope, codec)
+                if count < 1 or 0.8 * fitted_on <= count <= 1.6 * fitted_on:
+                    break
+        assert codec is not None
+        if count < 1:
+            raise self._nothing_fits(budget, codec)
+        return codec, count
+
+    def _affordable(self, budget: int, scope: str, codec: Codec | None) -> int:
+        """About how many points the budget holds; without a codec with what is known of it."""
+        code_size, fixed = self.conf.code_bytes, self.conf.codec_options.get(CODEC_BYTES, 0)
+        per_observation = self.conf.granularity == "observation"
+        if codec is not None:
+            code_size = codec.code_size
+            other, observations = self.kept.cost(1)
+            codes = code_size * (observations if per_observation else 1)
+            fixed = len(self._smallest(codec)) - other - codes
+        return self.kept.affordable(budget, fixed, code_size, per_observation, scope == "codes")
+
+    def _smallest(self, codec: Codec) -> bytes:
+        return self.to_bytes(self.with_points(self.kept.rows(1), codec))
+
+    def _nothing_fits(self, budget: int, codec: Codec) -> InputError:
+        smallest = self._smallest(codec)
+        return InputError(
+            f"--budget {format_size(budget)}: nothing fits, the smallest possible map "
+            f"({self.conf.codec}, {codec.code_size} bytes a code, one point) has "
+            f"{format_size(len(smallest))}"
+        )
+
+
+def keep_points(
+    reference: ReferenceMap, observations: Observations, conf: CompressConf
+) -> KeptPoints:
+    """The selections of ``conf``."""
+
+    def select(problem: SelectionProblem, num_points: int) -> np.ndarray:
+        return select_points(
+            problem, conf.selector, num_points, seed=conf.seed, **conf.selector_options
+        )
+
+    return KeptPoints(reference, observations, select, conf.xyz_pixels, conf.score_levels)
 
 
 def encode_global_descriptors(described: np.ndarray, seed: int) -> GlobalDescriptors:
@@ -353,6 +489,7 @@ def encode_global_descriptors(described: np.ndarray, seed: int) -> GlobalDescrip
 
 def provenance(conf: CompressConf) -> dict[str, Any]:
     """How a map was made: configuration and versions."""
+    asked = {"asked": conf.asked} if conf.asked else {}
     return {
         "conf": {
             "selector": conf.selector,
@@ -362,6 +499,7 @@ def provenance(conf: CompressConf) -> dict[str, Any]:
             "seed": conf.seed,
             "selector_options": conf.selector_options,
             "codec_options": conf.codec_options,
+            **asked,
         },
         "versions": {
             "hloc_dpqed": __version__,

@@ -1,8 +1,10 @@
-"""Choose codec, code size and number of points for a budget, by measuring on the map itself.
+"""Choose codec, code size, precision and number of points for a budget.
 
 Whole database images are held out as pseudo-queries (``holdout``). Each candidate plan is fitted
 on what is left, filled with as many points as the budget allows, and localizes the pseudo-queries;
-the plan with the lowest mean log translation error is used. The method is ours.
+the plan with the lowest mean log translation error is used. The candidates are searched by
+hill-climbing: from a few plans that are far apart to the neighbours of the best. The method is
+ours.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,24 +15,31 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .codecs import CODECS, Codec, fit_codec
-from .compress import CompressConf, Compressor
+from .compress import CODEC_BYTES, CompressConf, Compressor, keep_points
 from .compressed_map import CompressedMap
 from .errors import InputError
-from .evaluate import pose_error
-from .holdout import HeldOutImage, HoldOut, hold_out, spread_folds
+from .holdout import HoldOut
 from .io.features import FeatureFile, ImageFeatures
-from .localization.localizer import Localizer, Query
+from .kept import KeptPoints
 from .logger import logger
+from .mapfile import SCORE_LEVELS, XYZ_PIXELS
+from .pseudo_queries import (
+    MIN_IMAGES,
+    hold_out_queries,
+    localize_held_out,
+    mean_log_error,
+    scene_extent,
+)
 from .reference import Observations, ReferenceMap
-from .visibility import Visibility
 
-RANSAC_PX = 4.0
-MIN_IMAGES = 4  # of a map that images are held out of
-MAX_PSEUDO_QUERIES = 16
-CODE_SIZES = (2, 4, 8)
-CODEC_PARTS = (0.15, 0.3, 0.5)  # of the file, for codebooks and decoder
-OTHER_BYTES = 6  # of a point beside its code: coordinates, tracks, score; only to choose plans
+CODE_SIZES = (2, 3, 4, 6, 8)
+CODEC_PARTS = (0.1, 0.2, 0.3, 0.45, 0.6)  # of the file, for codebooks and decoder
+START = ((2, 0.3), (4, 0.3))  # where the search begins: code size and part
+# Where not every point fits, coarser coordinates pay for more points. Mutual nearest neighbours,
+# with which plans are measured, do not look at scores.
+FRUGAL_PIXELS, FRUGAL_LEVELS = 0.5, 0
+MAX_PLANS = 10  # that are fitted for one budget
+PLAN_SLACK = 0.01  # of the budget, that filling it for a trial may leave
 
 
 @dataclass(frozen=True)
@@ -41,15 +50,33 @@ class Plan:
         codec: name in ``codecs.CODECS``.
         code_bytes: bytes of one code.
         options: of the codec.
+        codec_part: share of the budget for the codec, where it can take any size; 0 elsewhere.
+        xyz_pixels, score_levels: as in ``CompressConf``.
     """
 
     codec: str
     code_bytes: int
     options: dict[str, Any] = field(default_factory=dict)
+    codec_part: float = 0.0
+    xyz_pixels: float = XYZ_PIXELS
+    score_levels: int = SCORE_LEVELS
 
     def __str__(self) -> str:
         options = "".join(f" {key}={value}" for key, value in self.options.items())
-        return f"{self.codec} {self.code_bytes} B{options}"
+        part = f", {self.codec_part:.0%} for the codec" if self.codec_part else ""
+        return f"{self.codec} {self.code_bytes} B{options}{part}"
+
+    def conf(self, base: CompressConf, budget: int) -> CompressConf:
+        """``base`` with what this plan decides for a file of ``budget`` bytes."""
+        part = {CODEC_BYTES: int(self.codec_part * budget)} if self.codec_part else {}
+        return replace(
+            base,
+            codec=self.codec,
+            code_bytes=self.code_bytes,
+            codec_options={**part, **self.options, **base.codec_options},
+            xyz_pixels=self.xyz_pixels,
+            score_levels=self.score_levels,
+        )
 
 
 @dataclass(frozen=True)
@@ -60,7 +87,8 @@ class Outcome:
         plan: the plan.
         num_points: points that fitted the budget, of the map without the held-out images.
         score: mean over pseudo-queries of the log translation error, clipped; lower is better.
-        errors: (Q, 2) translation in map units and rotation in degrees, infinite for failures.
+        errors: (Q, S, 2) translation in map units and rotation in degrees for each RANSAC seed,
+            infinite for failures.
         total_bytes: of the map file.
     """
 
@@ -69,6 +97,133 @@ class Outcome:
     score: float
     errors: np.ndarray
     total_bytes: int
+
+    def recall(self, translation: float, rotation: float) -> float:
+        """Share of (pseudo-query, seed) with both errors strictly under the thresholds."""
+        near = (self.errors[..., 0] < translation) & (self.errors[..., 1] < rotation)
+        return float(near.mean())
+
+
+class Trials:
+    """Plans tried on the same held-out images; selections are shared among them.
+
+    Args:
+        reference, observations: the full map.
+        conf: selector, granularity and seed of every plan.
+        read_features: gives a database image's local features by name.
+        global_descriptors: (I, Dg) of the images: pseudo-queries retrieve with them; without them
+            they retrieve the images with which they share most points.
+        num_retrieved: images that a pseudo-query retrieves.
+        one_in: of so many images about one is held out.
+
+    Attributes:
+        share: points of the held-out map for each of the full map.
+
+    Raises:
+        InputError: the map has fewer than four images.
+    """
+
+    def __init__(
+        self,
+        reference: ReferenceMap,
+        observations: Observations,
+        conf: CompressConf,
+        read_features: Callable[[str], ImageFeatures],
+        *,
+        global_descriptors: np.ndarray | None = None,
+        num_retrieved: int = 20,
+        one_in: int = 10,
+        device: str = "cpu",
+        progress: bool = False,
+    ):
+        self.held: HoldOut = hold_out_queries(
+            reference,
+            observations,
+            conf.seed,
+            read_features,
+            global_descriptors,
+            num_retrieved,
+            one_in,
+        )
+        self.conf, self.device, self.progress = conf, device, progress
+        self.share = self.held.reference.num_points / reference.num_points
+        self.extent = scene_extent(self.held.reference.cam_from_world)
+        self._kept = keep_points(self.held.reference, self.held.observations, conf)
+
+    def kept(self, conf: CompressConf) -> KeptPoints:
+        return self._kept.at(conf.xyz_pixels, conf.score_levels)
+
+    def run(self, plan: Plan, budget: int, scope: str) -> Outcome:
+        """Fill the budget with points and localize the pseudo-queries.
+
+        Raises:
+            InputError: nothing fits the budget, or the plan is not possible.
+        """
+        conf = plan.conf(self.conf, budget)
+        compressor = Compressor(
+            self.held.reference,
+            self.held.observations,
+            conf,
+            device=self.device,
+            kept=self.kept(conf),
+        )
+        compressed, data = compressor.fit_budget(budget, scope, slack=PLAN_SLACK)
+        return self.measure(plan, compressed, len(data))
+
+    def measure(self, plan: Plan, compressed: CompressedMap, size: int) -> Outcome:
+        """Localize the pseudo-queries in a map of the held-out scene."""
+        errors = localize_held_out(compressed, self.held.queries, self.conf.seed)
+        return Outcome(
+            plan, compressed.num_points, mean_log_error(errors, self.extent), errors, size
+        )
+
+    def search(
+        self,
+        start: Sequence[Plan],
+        neighbours: Callable[[Plan], Sequence[Plan]],
+        budget: int,
+        scope: str,
+        most: int = MAX_PLANS,
+    ) -> list[Outcome]:
+        """Try plans from ``start`` on to the neighbours of the best: outcomes, the best first.
+
+        Args:
+            neighbours: of a plan, the likelier ones first.
+            most: plans that are tried; those of ``start`` all are.
+
+        Raises:
+            InputError: no plan fits; the line says what would.
+        """
+        outcomes: list[Outcome] = []
+        refused: list[str] = []
+        tried: list[Plan] = []
+        waiting = list(start)
+        with tqdm(desc="Planning", disable=not self.progress) as bar:
+            while waiting and len(tried) < max(most, len(start)):
+                plan = waiting.pop(0)
+                tried.append(plan)
+                bar.set_postfix_str(str(plan))
+                try:
+                    outcomes.append(self.run(plan, budget, scope))
+                except InputError as error:
+                    refused.append(str(error))
+                bar.update()
+                if outcomes and not any(p in start for p in waiting):
+                    best = min(outcomes, key=_rank).plan
+                    waiting = [p for p in neighbours(best) if p not in tried]
+        if not outcomes:
+            raise InputError(refused[-1] if refused else f"--budget {budget}: no plan to try")
+        outcomes.sort(key=_rank)
+        for outcome in outcomes:
+            logger.info(
+                f"plan {outcome.plan}: {outcome.num_points} points, {outcome.total_bytes} bytes, "
+                f"mean log error {outcome.score:.3f}"
+            )
+        return outcomes
+
+
+def _rank(outcome: Outcome) -> tuple[float, int]:
+    return outcome.score, outcome.total_bytes
 
 
 def plan_compression(
@@ -83,7 +238,7 @@ def plan_compression(
     device: str = "cpu",
     progress: bool = False,
 ) -> CompressConf:
-    """``conf`` with the codec, code size and options of the best plan for ``budget``.
+    """``conf`` with the codec, code size, precision and options of the best plan for ``budget``.
 
     A map too small to hold images out gets the first candidate plan.
 
@@ -96,203 +251,47 @@ def plan_compression(
     best = plans[0]
     if reference.num_images >= MIN_IMAGES and len(plans) > 1:
         with FeatureFile(features) as file:
-            best = plan_budget(
+            trials = Trials(
                 reference,
                 observations,
-                plans,
-                budget,
-                scope,
                 conf,
                 file.read,
                 global_descriptors=global_descriptors,
                 device=device,
                 progress=progress,
-            )[0].plan
-    options = {**best.options, **conf.codec_options}
-    return replace(conf, codec=best.codec, code_bytes=best.code_bytes, codec_options=options)
-
-
-def plan_budget(
-    reference: ReferenceMap,
-    observations: Observations,
-    plans: Sequence[Plan],
-    budget: int,
-    scope: str,
-    conf: CompressConf,
-    read_features: Callable[[str], ImageFeatures],
-    *,
-    global_descriptors: np.ndarray | None = None,
-    num_retrieved: int = 20,
-    device: str = "cpu",
-    progress: bool = False,
-) -> list[Outcome]:
-    """Measure plans on pseudo-queries: the outcomes of those that fit the budget, the best first.
-
-    Args:
-        reference, observations: the full map.
-        plans: candidates; see ``candidate_plans``.
-        budget: bytes, counted as ``scope`` says.
-        conf: selector, granularity and seed of every plan.
-        read_features: gives a database image's local features by name.
-        global_descriptors: (I, Dg) of the images: pseudo-queries retrieve with them; without them
-            they retrieve the images with which they share most points.
-        num_retrieved: images that a pseudo-query retrieves.
-
-    Raises:
-        InputError: the map has fewer than four images, or no plan fits; the line says what would.
-    """
-    held = hold_out_queries(
-        reference, observations, conf.seed, read_features, global_descriptors, num_retrieved
-    )
-    outcomes: list[Outcome] = []
-    refused: list[str] = []
-    for plan in tqdm(plans, desc="Planning", disable=not progress):
-        try:
-            codec = fit_codec(
-                plan.codec,
-                held.observations,
-                plan.code_bytes,
-                seed=conf.seed,
-                device=device,
-                **plan.options,
             )
-            outcomes.append(try_plan(plan, codec, held, budget, scope, conf))
-        except InputError as error:
-            refused.append(str(error))
-    if not outcomes:
-        raise InputError(refused[-1] if refused else f"--budget {budget}: no plan to try")
-    outcomes.sort(key=lambda outcome: (outcome.score, outcome.total_bytes))
-    for outcome in outcomes:
-        logger.info(
-            f"plan {outcome.plan}: {outcome.num_points} points, {outcome.total_bytes} bytes, "
-            f"mean log error {outcome.score:.3f}"
-        )
-    return outcomes
-
-
-def hold_out_queries(
-    reference: ReferenceMap,
-    observations: Observations,
-    seed: int,
-    read_features: Callable[[str], ImageFeatures],
-    global_descriptors: np.ndarray | None,
-    num_retrieved: int,
-) -> HoldOut:
-    """One spread fold of the images as pseudo-queries, each with a retrieval list.
-
-    Raises:
-        InputError: the map has fewer than four images.
-    """
-    count = reference.num_images
-    if count < MIN_IMAGES:
-        raise InputError(f"planning holds images out, and a map of {count} has too few")
-    # A tenth of the images, but enough to tell plans apart and no more than time allows.
-    wanted = min(max(count // 10, 4), MAX_PSEUDO_QUERIES, count // 2)
-    folds = spread_folds(reference.cam_from_world, max(2, count // wanted), seed)
-    held_out = np.flatnonzero(folds == 0)[:MAX_PSEUDO_QUERIES]
-    held = hold_out(
-        reference,
-        observations,
-        held_out,
-        read_features=read_features,
-        global_descriptors=global_descriptors,
-        num_retrieved=num_retrieved,
-    )
-    if global_descriptors is None:
-        shared = shared_points(reference.visibility, held_out, held.image_rows)
-        best = np.argsort(-shared, axis=1, kind="stable")[:, :num_retrieved]
-        names = held.reference.image_names
-        queries = [
-            replace(query, retrieved=[names[i] for i in row])
-            for query, row in zip(held.queries, best, strict=True)
-        ]
-        held = replace(held, queries=queries)
-    return held
-
-
-def shared_points(visibility: Visibility, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Number of points that images ``rows`` share with images ``others``: (n, m) int64."""
-    shared = np.zeros((len(rows), len(others)), np.int64)
-    for k, row in enumerate(rows):
-        seen = np.zeros(visibility.num_points, bool)
-        seen[visibility[row]] = True
-        shared[k] = [np.count_nonzero(seen[visibility[other]]) for other in others]
-    return shared
-
-
-def try_plan(
-    plan: Plan, codec: Codec, held: HoldOut, budget: int, scope: str, conf: CompressConf
-) -> Outcome:
-    """Fill the budget with points and localize the pseudo-queries.
-
-    Raises:
-        InputError: nothing fits the budget.
-    """
-    own = replace(conf, codec=plan.codec, code_bytes=plan.code_bytes, codec_options=plan.options)
-    compressor = Compressor(held.reference, held.observations, own, codec=codec)
-    compressed, data = compressor.fit_budget(budget, scope)
-    errors = localize_held_out(compressed, held.queries, conf.seed)
-    extent = scene_extent(held.reference.cam_from_world)
-    return Outcome(plan, compressed.num_points, mean_log_error(errors, extent), errors, len(data))
-
-
-def localize_held_out(
-    compressed: CompressedMap, queries: Sequence[HeldOutImage], seed: int
-) -> np.ndarray:
-    """(Q, 2) translation and rotation errors of the pseudo-queries, infinite for failures."""
-    localizer = Localizer(compressed, ransac_thresh=RANSAC_PX, seed=seed)
-    row_of = {name: row for row, name in enumerate(compressed.image_names)}
-
-    def stream():
-        for query in queries:
-            assert query.features is not None  # hold_out was given a reader
-            images = [row_of[name] for name in query.retrieved]
-            yield Query(query.name, query.camera, query.features, images)
-
-    poses = [outcome.cam_from_world for outcome in localizer.localize_many(stream())]
-    return np.array(
-        [
-            (np.inf, np.inf) if pose is None else pose_error(pose, query.cam_from_world)
-            for pose, query in zip(poses, queries, strict=True)
-        ]
-    )
-
-
-def scene_extent(cam_from_world: np.ndarray) -> float:
-    """Length of the diagonal of the box around the camera centres, in map units."""
-    centres = -np.einsum("iba,ib->ia", cam_from_world[:, :, :3], cam_from_world[:, :, 3])
-    return float(np.linalg.norm(np.ptp(centres, axis=0)))
-
-
-def mean_log_error(errors: np.ndarray, extent: float) -> float:
-    """Mean log translation error, each clipped to 1e-5 .. 1 times the scene's extent."""
-    extent = max(extent, 1e-9)
-    return float(np.log(np.clip(errors[:, 0] / extent, 1e-5, 1)).mean())
+            best = trials.search(plans, neighbour_plans, budget, scope)[0].plan
+    return best.conf(conf, budget)
 
 
 def candidate_plans(dim: int, num_points: int, budget: int, scope: str) -> list[Plan]:
-    """Plans worth trying for a map of ``num_points`` points and descriptors of ``dim`` dimensions.
+    """Plans to begin with, for ``num_points`` points and descriptors of ``dim`` dimensions.
 
-    The differentiable residual codec with a part of the budget for itself, over a grid of code
-    sizes and parts; and one bit for each dimension, which needs no codec. Where a budget holds all
-    points with a larger code or codec, the smaller ones of that kind are left out.
+    The differentiable residual codec with a part of the budget for itself; and one bit for each
+    dimension, which needs no codec. Where a budget holds all points with the largest code, there
+    is nothing to save.
 
     Args:
         budget: bytes, counted as ``scope`` says: the whole file, or the codes alone.
     """
-    plans: list[Plan] = []
     if scope == "codes":
-        return [Plan("drqed", size) for size in CODE_SIZES if size <= budget]
-    for size in CODE_SIZES:
-        fitting = [
-            part for part in CODEC_PARTS if (1 - part) * budget >= num_points * (size + OTHER_BYTES)
-        ]
-        larger = [share for share in CODEC_PARTS if not fitting or share >= fitting[-1]]
-        for part in larger:
-            plans.append(Plan("drqed", size, {"codec_budget_bytes": int(part * budget)}))
-    generous = [p for p in plans if p.code_bytes == CODE_SIZES[-1]]
-    if generous and num_points * (CODE_SIZES[-1] + OTHER_BYTES) <= (1 - CODEC_PARTS[-1]) * budget:
-        plans = generous
-    if "sign" in CODECS and dim % 8 == 0:
-        plans.append(Plan("sign", dim // 8))
-    return plans
+        return [Plan("drqed", size) for size in (2, 4, 8) if size <= budget]
+    signs = [Plan("sign", dim // 8)] if dim % 8 == 0 else []
+    largest = CODE_SIZES[-1]
+    if num_points * (largest + 8) <= 0.5 * budget:
+        return [Plan("drqed", largest, codec_part=0.45), *signs]
+    frugal: dict[str, Any] = {"xyz_pixels": FRUGAL_PIXELS, "score_levels": FRUGAL_LEVELS}
+    plans = [Plan("drqed", size, codec_part=part, **frugal) for size, part in START]
+    return plans + [replace(plan, **frugal) for plan in signs]
+
+
+def neighbour_plans(plan: Plan) -> list[Plan]:
+    """Plans that differ from ``plan`` in one step of the code size or of the codec's part."""
+    near = []
+    if plan.codec_part in CODEC_PARTS:
+        k = CODEC_PARTS.index(plan.codec_part)
+        near += [replace(plan, codec_part=CODEC_PARTS[j]) for j in (k + 1, k - 1) if 0 <= j < 5]
+    if plan.codec == "drqed" and plan.codec_part and plan.code_bytes in CODE_SIZES:
+        k = CODE_SIZES.index(plan.code_bytes)
+        near += [replace(plan, code_bytes=CODE_SIZES[j]) for j in (k - 1, k + 1) if 0 <= j < 5]
+    return near

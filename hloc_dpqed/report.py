@@ -574,12 +574,17 @@ def map_commands(path: Path, outcome: MapOutcome, arguments: dict[str, Any]) -> 
             "features": arguments["reference_features"] or "FEATURES",
             "output": path,
         }
-        names = ("selector", "codec", "code_bytes", "granularity", "seed")
+        asked = conf.get("asked")
+        asked = dict(asked) if isinstance(asked, dict) else {}
+        planned = asked.pop("planned", False)
+        names = ["selector", "granularity", "seed"] + ["codec", "code_bytes"] * (not planned)
         known |= {name: conf[name] for name in names if name in conf}
-        if conf.get("selector") != "all":
+        if asked:
+            known |= asked
+        elif conf.get("selector") != "all":
             known["num_points"] = outcome.compressed.num_points
         lines.append(command_line("compress", [], known))
-        if conf.get("codec_options") or conf.get("selector_options"):
+        if conf.get("selector_options") or (conf.get("codec_options") and not planned):
             lines.append(
                 "# in Python, with the codec_options and selector_options of the configuration"
             )

@@ -77,7 +77,8 @@ def test_what_is_kept_is_what_was_there(scene, reference, observations, tmp_path
 @pytest.mark.parametrize("granularity", ["point", "observation"])
 def test_every_budget_is_kept(reference, observations, granularity):
     conf = CompressConf("track_length", "pq", 4, granularity)
-    compressor = Compressor(reference, observations, conf)
+    codec = fit_codec("pq", observations, 4)
+    compressor = Compressor(reference, observations, conf, codec=codec)
     everything = len(to_bytes(compressor.compress(reference.num_points)))
     smallest = len(to_bytes(compressor.compress(1)))
     last = 0

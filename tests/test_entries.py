@@ -39,3 +39,14 @@ def test_float16_and_zeros():
 def test_wrong_arrays_are_input_errors(arrays):
     with pytest.raises(InputError):
         entries_from_arrays("x", arrays, 2)
+
+
+def test_int4_clips_outliers_where_that_helps():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(1, 4096)).astype(np.float32)
+    values[0, 0] = 8
+    arrays = entries_to_arrays("x", values, "int4")
+    assert np.abs(arrays["x"]).max() == 7
+    error = np.square(entries_from_arrays("x", arrays, 2) - values).mean()
+    unclipped = np.square(np.round(values / (8 / 7)) * (8 / 7) - values).mean()
+    assert error < 0.5 * unclipped

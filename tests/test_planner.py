@@ -10,12 +10,11 @@ from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.features import FeatureFile
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.mapfile import map_info
-from hloc_dpqed.planner import (
-    Plan,
-    candidate_plans,
+from hloc_dpqed.planner import Plan, Trials, candidate_plans, neighbour_plans
+from hloc_dpqed.pseudo_queries import (
+    RANSAC_SEEDS,
     hold_out_queries,
     mean_log_error,
-    plan_budget,
     scene_extent,
     shared_points,
 )
@@ -32,11 +31,10 @@ def arrays(scene):
     return reference, read_observations(reference, scene.features)
 
 
-def run_plans(scene, arrays, plans, budget, scope="total"):
+def run_plans(scene, arrays, plans, budget, scope="total", neighbours=lambda plan: []):
     with FeatureFile(scene.features) as file:
-        return plan_budget(
-            *arrays, plans, budget, scope, CompressConf(selector="random"), file.read
-        )
+        trials = Trials(*arrays, CompressConf(selector="random"), file.read)
+    return trials.search(plans, neighbours, budget, scope)
 
 
 def test_pseudo_queries_are_gone_from_the_map_and_retrieve_what_they_share(scene, arrays):
@@ -73,6 +71,16 @@ def test_the_best_outcome_comes_first_and_fits(scene, arrays):
     assert [o.score for o in outcomes] == sorted(o.score for o in outcomes)
     assert all(o.plan in plans for o in outcomes)
     assert all(o.total_bytes <= 30_000 and o.num_points >= 1 for o in outcomes)
+    assert all(o.errors.shape[1:] == (RANSAC_SEEDS, 2) for o in outcomes)
+
+
+def test_the_search_goes_on_to_neighbours_of_the_best(scene, arrays):
+    def larger(plan):
+        return [Plan("pq", 2 * plan.code_bytes), Plan("pq", 1)] if plan.code_bytes < 4 else []
+
+    outcomes = run_plans(scene, arrays, [Plan("pq", 1)], 40_000, neighbours=larger)
+    sizes = [o.plan.code_bytes for o in outcomes]
+    assert {1, 2} <= set(sizes) <= {1, 2, 4} and len(set(sizes)) == len(sizes)
 
 
 def test_plans_that_do_not_fit_are_left_out_and_none_at_all_is_told(scene, arrays):
@@ -103,12 +111,18 @@ def test_scene_extent_is_the_diagonal_of_the_centres():
 
 def test_candidate_plans_respect_the_budget():
     plans = candidate_plans(256, 12_553, 250_000, "total")
-    assert len(plans) >= 3 and len(set(map(str, plans))) == len(plans)
-    assert all(p.options.get("codec_budget_bytes", 0) <= 125_000 for p in plans)
+    assert {p.codec for p in plans} == {"drqed", "sign"}
+    base = CompressConf()
+    for plan in plans:
+        near = neighbour_plans(plan)
+        assert plan not in near and len(set(map(str, near))) == len(near)
+        for p in [plan, *near]:
+            assert p.conf(base, 250_000).codec_options.get("codec_budget_bytes", 0) <= 150_000
     assert candidate_plans(256, 1000, 1, "codes") == []
-    # A budget that holds every point with the largest code leaves the smaller ones out.
+    # A budget that holds every point with the largest code leaves nothing to save.
     rich = candidate_plans(256, 1000, 10_000_000, "total")
     assert {p.code_bytes for p in rich if p.codec == "drqed"} == {8}
+    assert {(p.xyz_pixels, p.score_levels) for p in rich} == {(0.25, 16)}
 
 
 def test_compress_plans_within_the_budget(scene, tmp_path):

@@ -68,7 +68,7 @@ class AdditiveCodec(Codec):
 
         Args:
             bits: of an index, 8 or 4.
-            entries: 'float16' or 'int8', how centroids are stored.
+            entries: 'float16', 'int8' or 'int4', how centroids are stored.
             splits: sub-spaces of 'prq'.
         """
         rows = training_rows(observations, seed, 1)

@@ -1,10 +1,11 @@
-"""Codebook entries and weights as they are stored: float16, or int8 with a scale for each part."""
+"""Codebook entries and weights as they are stored: float16, or integers with scales."""
 
 import numpy as np
 
 from ..errors import InputError
 
-ENTRIES = ("float16", "int8")
+ENTRIES = ("float16", "int8", "int4")
+_CLIPS = np.array([1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4], np.float32)  # of the largest magnitude
 
 
 def entries_to_arrays(
@@ -12,17 +13,32 @@ def entries_to_arrays(
 ) -> dict[str, np.ndarray]:
     """Arrays that store ``values``: float16, or int8 and (parts,) float32 scales.
 
-    With int8 each of the ``parts`` slices along the first axis (all of them as one where it is 1)
-    is divided by its largest magnitude over 127 and rounded.
+    With 'int8' each of the ``parts`` slices along the first axis (all of them as one where it is 1)
+    is divided by its largest magnitude over 127 and rounded. With 'int4' the integers are -7 .. 7,
+    which a map file stores in at most 4 bits each; larger magnitudes are clipped where that
+    lowers the squared error.
     """
     if kind not in ENTRIES:
         raise InputError(f"entries {kind!r}: expected {' or '.join(ENTRIES)}")
     if kind == "float16":
         return {name: values.astype(np.float16)}
-    largest = np.abs(values.reshape(parts, -1)).max(1).astype(np.float32)
-    scale = np.maximum(largest, np.float32(1e-12)) / np.float32(127)
+    flat = values.reshape(parts, -1)
+    largest = np.maximum(np.abs(flat).max(1), 1e-12).astype(np.float32)
+    if kind == "int8":
+        scale, limit = largest / np.float32(127), 127
+    else:
+        limit = 7
+        scales = largest[:, None] * _CLIPS / np.float32(limit)
+        errors = [
+            ((flat - np.clip(np.round(flat / s), -limit, limit) * s) ** 2).sum(1)
+            for s in scales.T[:, :, None]
+        ]
+        scale = scales[np.arange(parts), np.argmin(errors, 0)]
     steps = values / scale.reshape(-1, *[1] * (values.ndim - 1))
-    return {name: np.round(steps).astype(np.int8), f"{name}_scale": scale}
+    return {
+        name: np.clip(np.round(steps), -limit, limit).astype(np.int8),
+        f"{name}_scale": scale.astype(np.float32),
+    }
 
 
 def entries_from_arrays(name: str, arrays: dict[str, np.ndarray], ndim: int) -> np.ndarray:

@@ -79,7 +79,7 @@ class PQCodec(Codec):
 
         Args:
             bits: of an index, 8 or 4.
-            entries: 'float16' or 'int8', how centroids are stored.
+            entries: 'float16', 'int8' or 'int4', how centroids are stored.
         """
         rows = training_rows(observations, seed, 1)
         m, k = cls._shape(observations, code_bytes, bits)

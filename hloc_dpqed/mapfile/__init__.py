@@ -1,9 +1,19 @@
 """The map file: the only place that knows its bytes."""
 
-from .format import canonical_map, map_info, read_map, section_bytes, to_bytes, write_map
-from .points import canonical_order
+from .format import (
+    SCORE_LEVELS,
+    canonical_map,
+    map_info,
+    read_map,
+    section_bytes,
+    to_bytes,
+    write_map,
+)
+from .points import XYZ_PIXELS, canonical_order
 
 __all__ = [
+    "SCORE_LEVELS",
+    "XYZ_PIXELS",
     "canonical_map",
     "canonical_order",
     "map_info",

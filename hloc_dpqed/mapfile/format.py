@@ -16,6 +16,7 @@ from ..visibility import Visibility
 from .arrays import DTYPES, decode_arrays, dtype_name, encode_arrays
 from .container import pack, unpack
 from .points import (
+    XYZ_PIXELS,
     Grid,
     canonical_order,
     cells_of_morton,
@@ -50,24 +51,30 @@ def write_map(
     compressed: CompressedMap,
     *,
     xyz_error: float | None = None,
+    xyz_pixels: float = XYZ_PIXELS,
     score_levels: int = SCORE_LEVELS,
 ) -> None:
     """Write ``compressed`` to ``path`` atomically; see ``to_bytes``."""
-    write_bytes(path, to_bytes(compressed, xyz_error=xyz_error, score_levels=score_levels))
+    data = to_bytes(
+        compressed, xyz_error=xyz_error, xyz_pixels=xyz_pixels, score_levels=score_levels
+    )
+    write_bytes(path, data)
 
 
 def to_bytes(
     compressed: CompressedMap,
     *,
     xyz_error: float | None = None,
+    xyz_pixels: float = XYZ_PIXELS,
     score_levels: int = SCORE_LEVELS,
 ) -> bytes:
     """The bytes of the map file; the same map gives the same bytes.
 
     Args:
         compressed: the map. In the order of ``canonical_order`` its points need no permutation.
-        xyz_error: greatest error of a point's coordinates in map units; None: a quarter of a
-            pixel at the distance of the nearest observing camera (``choose_grid``).
+        xyz_error: greatest error of a point's coordinates in map units; None: ``xyz_pixels``.
+        xyz_pixels: the same in pixels at the distance of the nearest observing camera
+            (``choose_grid``).
         score_levels: levels of the detection scores, 2 to 64; 0 leaves them out, they then read
             as 1.
 
@@ -76,7 +83,7 @@ def to_bytes(
     """
     _check(compressed, score_levels)
     num_points, num_images = compressed.num_points, compressed.num_images
-    grid = choose_grid(compressed, xyz_error)
+    grid = choose_grid(compressed, xyz_error, xyz_pixels)
     cells = grid.cells(compressed.xyz)
     numbers = morton(cells)
     order = np.argsort(numbers, kind="stable")
@@ -132,12 +139,14 @@ def to_bytes(
     return data
 
 
-def canonical_map(compressed: CompressedMap, xyz_error: float | None = None) -> CompressedMap:
+def canonical_map(
+    compressed: CompressedMap, xyz_error: float | None = None, xyz_pixels: float = XYZ_PIXELS
+) -> CompressedMap:
     """The same map with its points in the order in which the file is smallest.
 
-    Pass the same ``xyz_error`` to the writer.
+    Pass the same ``xyz_error`` and ``xyz_pixels`` to the writer.
     """
-    order = canonical_order(compressed, xyz_error)
+    order = canonical_order(compressed, xyz_error, xyz_pixels)
     new_row = np.argsort(order)
     old = compressed.visibility
     visibility = renumber(old, new_row)

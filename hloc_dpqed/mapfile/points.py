@@ -96,16 +96,19 @@ _SPREAD = [
 _COMPACT = [m for _, m in _SPREAD[-2::-1]] + [0x1FFFFF]
 
 
-def choose_grid(compressed: CompressedMap, xyz_error: float | None = None) -> Grid:
+def choose_grid(
+    compressed: CompressedMap, xyz_error: float | None = None, xyz_pixels: float = XYZ_PIXELS
+) -> Grid:
     """A grid for the map's points.
 
-    By default the error is ``XYZ_PIXELS`` pixels at the distance of the nearest observing camera
+    By default the error is ``xyz_pixels`` pixels at the distance of the nearest observing camera
     for all but the nearest tenth of the points. The core reaches so far beyond the cameras that
     the coarser steps outside of it stay about as small in pixels.
 
     Args:
         compressed: the map.
-        xyz_error: error bound in map units.
+        xyz_error: error bound in map units, instead of one in pixels.
+        xyz_pixels: error bound in pixels.
 
     Raises:
         InputError: the bound is not a positive number, or too small for the map's size.
@@ -113,6 +116,8 @@ def choose_grid(compressed: CompressedMap, xyz_error: float | None = None) -> Gr
     xyz = compressed.xyz
     if xyz_error is not None and not (np.isfinite(xyz_error) and xyz_error > 0):
         raise InputError(f"xyz_error {xyz_error}: expected a positive number of map units")
+    if not (np.isfinite(xyz_pixels) and xyz_pixels > 0):
+        raise InputError(f"xyz_pixels {xyz_pixels}: expected a positive number of pixels")
     if not np.isfinite(xyz).all():
         raise InputError("a point has coordinates that are not finite")
     if len(xyz) == 0:
@@ -135,7 +140,7 @@ def choose_grid(compressed: CompressedMap, xyz_error: float | None = None) -> Gr
         error = xyz_error or round_down(reach * 1e-4)
     else:
         reach = 2 * float(np.median(nearest[seen])) + float((high - low).max()) / 2
-        error = xyz_error or round_down(XYZ_PIXELS * float(np.percentile(pixel[seen], 10)))
+        error = xyz_error or round_down(xyz_pixels * float(np.percentile(pixel[seen], 10)))
     origin = np.array([float(f"{v:.6g}") for v in (low + high) / 2])
     core = max(4, int(np.ceil(np.log2(2 * reach / (2 * error)))))
     # Grids with a small core number points farther out; at AXIS_BITS - 3 they reach 2**26 steps.
@@ -170,13 +175,15 @@ def round_down(value: float) -> float:
     return rounded if rounded <= value else value
 
 
-def canonical_order(compressed: CompressedMap, xyz_error: float | None = None) -> np.ndarray:
+def canonical_order(
+    compressed: CompressedMap, xyz_error: float | None = None, xyz_pixels: float = XYZ_PIXELS
+) -> np.ndarray:
     """The order of rows in which the file needs no permutation: (P,) int64, new row to old.
 
     Points follow a space-filling curve, so that neighbours in the file are neighbours in space.
-    Pass the same ``xyz_error`` to the writer.
+    Pass the same ``xyz_error`` and ``xyz_pixels`` to the writer.
     """
-    grid = choose_grid(compressed, xyz_error)
+    grid = choose_grid(compressed, xyz_error, xyz_pixels)
     return np.argsort(morton(grid.cells(compressed.xyz)), kind="stable")
 
 

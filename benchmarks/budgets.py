@@ -1,0 +1,294 @@
+"""The best map at a file size: ours and the peers, planned alike, on the real scenes.
+
+    python benchmarks/budgets.py [--scenes ...] [--budgets ...] [--families ours sign pca pq rq lsq]
+
+Every family is planned for each size by the same search on held-out database images, then
+compressed from the whole map, for each seed, and measured on the listed queries through the real
+file: mutual nearest neighbours, the listed pairs, RANSAC threshold 4 px, 10 RANSAC seeds. Ours
+selects points with hybrid, the peers with greedy k-cover; codecs are fitted on the points that are
+kept. Peers choose code size, indices of 4 or 8 bits and codebooks of float16, int8 or 4 bits.
+Each plan and each measurement is kept in ``--output``, and a second run does only what is missing.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from common import SCENES, Measures, Scene, bootstrap, load_scene, measure, print_table
+
+from hloc_dpqed.compress import CompressConf, Compressor
+from hloc_dpqed.errors import InputError
+from hloc_dpqed.io.atomic import write_text
+from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
+from hloc_dpqed.mapfile import read_map, section_bytes
+from hloc_dpqed.planner import Plan, Trials, candidate_plans, neighbour_plans
+from hloc_dpqed.report import uncompressed_map
+from hloc_dpqed.threads import set_num_threads
+
+# Sizes of the file, and the recall wanted there: (map units, degrees, recall).
+TARGETS: dict[str, dict[int, list[tuple[float, float, float]]]] = {
+    "fountain-P11": {40_000: [(0.05, 1, 1.0)]},
+    "castle-P30": {
+        150_000: [(0.05, 1, np.nan), (0.1, 1, np.nan), (0.25, 2, np.nan)],  # as uncompressed
+        30_000: [(0.25, 2, 1.0)],
+    },
+    "south-building": {
+        250_000: [(0.05, 1, 1.0)],
+        60_000: [(0.25, 2, 1.0)],
+        25_000: [(0.25, 2, 0.9)],
+    },
+}
+SHOWN = ((0.01, 0.1), (0.05, 1), (0.1, 1), (0.25, 2))
+PEERS = ("sign", "pca", "pq", "rq", "lsq")
+ENTRIES = ("float16", "int8", "int4")
+PEER_SIZES = (2, 4, 8, 16)
+
+
+def start_plans(family: str, dim: int, num_points: int, budget: int) -> list[Plan]:
+    """Where the search of a family begins; precision and scores are those of ours."""
+    ours = candidate_plans(dim, num_points, budget, "total")
+    if family == "ours":
+        return ours
+    like = replace(ours[0], codec_part=0.0, options={})
+    if family == "sign":
+        return [replace(like, codec="sign", code_bytes=dim // 8)]
+    if family == "pca":
+        return [replace(like, codec="pca", code_bytes=16, options={"bits": 4})]
+    options = {"bits": 4, "entries": "int4"}
+    plans = [replace(like, codec=family, code_bytes=4, options=options)]
+    if 4 * 256 * dim // 2 < 0.6 * budget or (family == "pq" and 256 * dim // 2 < 0.6 * budget):
+        plans.append(replace(plans[0], options={"bits": 8, "entries": "int4"}))
+    return plans
+
+
+def neighbours(plan: Plan) -> list[Plan]:
+    """One step in the code size, in the bits of an index or in the entries."""
+    if plan.codec in ("drqed", "sign"):
+        return neighbour_plans(plan)
+    near = []
+    k = PEER_SIZES.index(plan.code_bytes)
+    near += [replace(plan, code_bytes=PEER_SIZES[j]) for j in (k + 1, k - 1) if 0 <= j < 4]
+    if "entries" in plan.options:
+        k = ENTRIES.index(plan.options["entries"])
+        for j in (k - 1, k + 1):
+            if 0 <= j < len(ENTRIES):
+                near.append(replace(plan, options={**plan.options, "entries": ENTRIES[j]}))
+    near.append(replace(plan, options={**plan.options, "bits": 12 - plan.options["bits"]}))
+    return near
+
+
+def base_conf(family: str, seed: int) -> CompressConf:
+    return CompressConf(selector="hybrid" if family == "ours" else "kcover", seed=seed)
+
+
+class Bench:
+    """One scene: loaded only if something is missing."""
+
+    def __init__(self, name: str, output: Path, most: int, ransac_seeds: int):
+        self.name, self.output, self.most, self.ransac_seeds = name, output, most, ransac_seeds
+        self._scene: Scene | None = None
+        self._trials: dict[str, Trials] = {}
+
+    @property
+    def scene(self) -> Scene:
+        self._scene = self._scene or load_scene(self.name)
+        return self._scene
+
+    def path(self, *parts: object) -> Path:
+        name = "_".join(str(part) for part in (self.name.replace("/", "-"), *parts))
+        return self.output / f"{name}.json"
+
+    def trials(self, family: str) -> Trials:
+        conf = base_conf(family, 0)
+        if conf.selector not in self._trials:
+            scene = self.scene
+            described = read_global_descriptors(
+                scene.folder / "global-feats-vlad.h5", scene.reference.image_names
+            )
+            with FeatureFile(scene.features) as file:
+                self._trials[conf.selector] = Trials(
+                    scene.reference,
+                    scene.observations,
+                    conf,
+                    file.read,
+                    global_descriptors=described,
+                )
+        return self._trials[conf.selector]
+
+    def plan(self, family: str, budget: int) -> dict | None:
+        """The best plan and its score on held-out images; None where nothing fits."""
+        path = self.path(budget, family, "plan")
+        if not path.is_file():
+            scene = self.scene
+            start = start_plans(family, scene.observations.dim, scene.reference.num_points, budget)
+            try:
+                outcomes = self.trials(family).search(start, neighbours, budget, "total", self.most)
+                found = [
+                    {"plan": asdict(o.plan), "score": o.score, "num_points": o.num_points}
+                    for o in outcomes
+                ]
+            except InputError:
+                found = []
+            write_text(path, json.dumps(found))
+        found = json.loads(path.read_text())
+        return found[0] if found else None
+
+    def cell(self, family: str, budget: int, plan: Plan, seed: int) -> dict:
+        """The whole map within the budget, measured on the listed queries."""
+        path = self.path(budget, family, seed)
+        if not path.is_file():
+            scene = self.scene
+            conf = plan.conf(base_conf(family, seed), budget)
+            compressor = Compressor(scene.reference, scene.observations, conf)
+            data = compressor.fit_budget(budget, "total")[1]
+            write_text(path, json.dumps(self.measured(data)))
+        return json.loads(path.read_text())
+
+    def uncompressed(self) -> dict:
+        path = self.path("uncompressed")
+        if not path.is_file():
+            compressed = uncompressed_map(self.scene.reference, self.scene.features, False)
+            found = outcome(measure(compressed, self.scene.queries, self.ransac_seeds))
+            write_text(path, json.dumps(found))
+        return json.loads(path.read_text())
+
+    def measured(self, data: bytes) -> dict:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "map.dpqed"
+            path.write_bytes(data)
+            sections = section_bytes(path)
+            compressed = read_map(path)
+        measures = measure(compressed, self.scene.queries, self.ransac_seeds)
+        return {
+            "total_bytes": len(data),
+            "num_points": compressed.num_points,
+            "sections": sections,
+            **outcome(measures),
+        }
+
+
+def outcome(measures: Measures) -> dict:
+    return {
+        "correct": measures.correct.tolist(),
+        "correct_keypoints": measures.correct_keypoints.tolist(),
+        "matched": measures.matched.tolist(),
+        "errors": measures.errors.tolist(),
+    }
+
+
+def measures_of(cell: dict) -> Measures:
+    return Measures(
+        np.array(cell["correct"]),
+        np.array(cell["correct_keypoints"]),
+        np.array(cell["matched"]),
+        np.array(cell["errors"]),
+    )
+
+
+def table_row(label: str, score: str, cells: list[dict], best: np.ndarray) -> list[str]:
+    """One line: means over seeds; the interval compares correct matches with ``best``."""
+    runs = [measures_of(cell) for cell in cells]
+    correct = np.mean([run.correct for run in runs], axis=0)
+    translation, rotation = np.mean([run.median_errors() for run in runs], axis=0)
+    low, high = bootstrap(correct - best)
+    size = np.mean([cell["total_bytes"] for cell in cells]) if "total_bytes" in cells[0] else 0
+    codec = np.mean([c["sections"]["codec"] for c in cells]) if size else 0
+    points = np.mean([cell["num_points"] for cell in cells]) if size else 0
+    return [
+        label,
+        f"{size / 1000:.1f}" if size else "",
+        f"{points:.0f}" if size else "",
+        f"{codec / 1000:.1f}" if size else "",
+        score,
+        f"{correct.mean():.0f}",
+        f"{low:+.0f} .. {high:+.0f}" if np.any(correct != best) else "",
+        f"{np.mean([run.precision.mean() for run in runs]):.2f}",
+        f"{translation:.4f} / {rotation:.3f}",
+        " / ".join(f"{np.mean([run.recall(*t) for run in runs]):.2f}" for t in SHOWN),
+    ]
+
+
+def plan_of(found: dict) -> Plan:
+    return Plan(**found["plan"])
+
+
+def rows_of_budget(
+    bench: Bench, budget: int, families: list[str], seeds: int
+) -> Iterator[tuple[str, str, list[dict]]]:
+    """Family, score on held-out images, and the cells; ``best peer`` is the one of best score."""
+    peers: list[tuple[float, str, list[dict]]] = []
+    for family in families:
+        found = bench.plan(family, budget)
+        if found is None:
+            continue
+        plan = plan_of(found)
+        cells = [bench.cell(family, budget, plan, seed) for seed in range(seeds)]
+        label = f"{'ours: ' if family == 'ours' else ''}{plan}"
+        yield label, f"{found['score']:.2f}", cells
+        if family != "ours":
+            peers.append((found["score"], label, cells))
+    if peers:
+        score, label, cells = min(peers, key=lambda peer: peer[0])
+        yield f"best peer: {label}", f"{score:.2f}", cells
+
+
+def print_scene(bench: Bench, budgets: list[int], families: list[str], seeds: int) -> None:
+    print(f"\n### {bench.name}\n")
+    whole = bench.uncompressed()
+    limits = " ".join(f"{t:g}/{r:g}" for t, r in SHOWN)
+    header = ["plan", "file KB", "points", "codec KB", "held-out score", "correct"]
+    header += ["minus ours, 95 %", "precision", "median error (units / deg)", f"recall {limits}"]
+    none = np.array(whole["correct"], float)
+    rows = [table_row("uncompressed (hloc's per observation)", "", [whole], none)]
+    verdicts = []
+    for budget in budgets:
+        ours = None
+        for label, score, cells in rows_of_budget(bench, budget, families, seeds):
+            correct = np.mean([cell["correct"] for cell in cells], axis=0)
+            ours = correct if ours is None else ours
+            rows.append(table_row(f"{budget / 1000:g} KB, {label}", score, cells, ours))
+            if label.startswith("ours"):
+                verdicts += judge(bench.name, budget, cells, whole)
+    print_table(header, rows)
+    print("\n" + "\n".join(verdicts))
+
+
+def judge(scene: str, budget: int, cells: list[dict], whole: dict) -> list[str]:
+    """Whether ours meets the targets of a size."""
+    lines = []
+    for translation, rotation, wanted in TARGETS[scene].get(budget, []):
+        if np.isnan(wanted):
+            wanted = measures_of(whole).recall(translation, rotation)
+        got = np.mean([measures_of(cell).recall(translation, rotation) for cell in cells])
+        word = "met" if got >= wanted - 1e-9 else "missed"
+        lines.append(
+            f"- {budget / 1000:g} KB, recall at {translation:g}/{rotation:g}: {got:.3f}, wanted "
+            f"{wanted:.3f}: {word}"
+        )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    scenes = [name for name in SCENES if name in TARGETS]
+    parser.add_argument("--scenes", nargs="+", choices=scenes, default=scenes)
+    parser.add_argument("--budgets", nargs="+", type=int, help="bytes; the targets' by default")
+    parser.add_argument("--families", nargs="+", choices=("ours", *PEERS), default=["ours", *PEERS])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--ransac_seeds", type=int, default=10)
+    parser.add_argument("--most", type=int, default=10, help="plans tried for a size and family")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--output", type=Path, default=Path("outputs/budgets"))
+    args = parser.parse_args()
+    set_num_threads(args.threads)
+    for name in args.scenes:
+        bench = Bench(name, args.output, args.most, args.ransac_seeds)
+        print_scene(bench, args.budgets or list(TARGETS[name]), args.families, args.seeds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Selections of one map at several sizes, and what the file spends on each beside the codes.
+
+Budgets and plans ask for many numbers of points. What they share is computed once here: the
+selection for a number of points, and the bytes of coordinates, tracks, scores and images, which do
+not depend on the codec.
+"""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+
+from .codecs.scalar import SignCodec
+from .compressed_map import CompressedMap
+from .mapfile import canonical_map, to_bytes
+from .reference import Observations, ReferenceMap, mean_scores
+from .selection import SelectionProblem
+
+OTHER_BYTES = 6  # of a point beside its code, about: coordinates, tracks, score
+GRID = 4  # sizes are measured at the number of all points divided by its powers
+
+
+class KeptPoints:
+    """Which points are kept, for each number of them.
+
+    Args:
+        reference, observations: the map.
+        select: gives the rows ((k,) int64, increasing) for a problem and a number of points.
+        xyz_pixels, score_levels: with which the map is written; see ``mapfile.to_bytes``.
+    """
+
+    def __init__(
+        self,
+        reference: ReferenceMap,
+        observations: Observations,
+        select: Callable[[SelectionProblem, int], np.ndarray],
+        xyz_pixels: float,
+        score_levels: int,
+    ):
+        self.reference = reference
+        self.observations = observations
+        self.problem = SelectionProblem.from_reference(reference, observations)
+        self.select = select
+        self.xyz_pixels, self.score_levels = xyz_pixels, score_levels
+        self.scores = mean_scores(observations)
+        self._rows: dict[int, np.ndarray] = {}
+        self._costs: dict[tuple[int, float, int], tuple[int, int]] = {}
+        total = reference.num_points
+        self._grid = sorted({max(1, total // GRID**k) for k in range(total.bit_length())})
+
+    def at(self, xyz_pixels: float, score_levels: int) -> "KeptPoints":
+        """The same selections, shared, written with another precision."""
+        other = copy.copy(self)
+        other.xyz_pixels, other.score_levels = xyz_pixels, score_levels
+        return other
+
+    def rows(self, num_points: int) -> np.ndarray:
+        """The rows of at most ``num_points`` points: (k,) int64, increasing."""
+        if num_points not in self._rows:
+            self._rows[num_points] = self.select(self.problem, num_points)
+        return self._rows[num_points]
+
+    def observations_of(self, rows: np.ndarray) -> Observations:
+        """The observations of the points ``rows``, as those of a map of these points alone."""
+        visibility, kept = self.reference.visibility.keep_points(rows)
+        return self.observations.subset(kept, visibility.indices, len(rows))
+
+    def cost(self, num_points: int) -> tuple[int, int]:
+        """Bytes of the file without codes and codec (nearly), and the number of observations."""
+        key = num_points, self.xyz_pixels, self.score_levels
+        if key not in self._costs:
+            reference, rows = self.reference, self.rows(num_points)
+            visibility, _ = reference.visibility.keep_points(rows)
+            skeleton = CompressedMap(
+                image_names=reference.image_names,
+                cameras=reference.cameras,
+                camera_index=reference.camera_index,
+                cam_from_world=reference.cam_from_world,
+                xyz=reference.xyz[rows],
+                visibility=visibility,
+                granularity="point",
+                codec=SignCodec(8),
+                codes=np.zeros((len(rows), 1), np.uint8),  # entropy-coded to nothing
+                scores=self.scores[rows],
+                global_descriptors=None,
+                metadata={},
+            )
+            data = to_bytes(
+                canonical_map(skeleton, xyz_pixels=self.xyz_pixels),
+                xyz_pixels=self.xyz_pixels,
+                score_levels=self.score_levels,
+            )
+            self._costs[key] = len(data), visibility.num_observations
+        return self._costs[key]
+
+    def affordable(
+        self, budget: int, fixed: int, code_size: int, per_observation: bool, codes_only: bool
+    ) -> int:
+        """About how many points ``budget`` bytes hold, 0 where not even one.
+
+        Args:
+            budget: bytes of the whole file, or of the codes.
+            fixed: bytes beside those of ``cost`` and of the codes.
+            code_size: bytes of a code.
+            per_observation: whether each observation has a code.
+            codes_only: the budget counts the codes alone.
+        """
+        total = self.reference.num_points
+        if codes_only and not per_observation:
+            return min(total, budget // code_size)
+
+        def spent(count: int) -> int:
+            other, observations = self.cost(count)
+            codes = code_size * (observations if per_observation else count)
+            return codes if codes_only else fixed + other + codes
+
+        grid = self._grid
+        # Between the grid's numbers the size is nearly linear. Start near the answer: selections
+        # of many points take long.
+        guess = budget / (code_size + OTHER_BYTES)
+        k = max(int(np.searchsorted(grid, guess, "right")) - 1, 0)
+        while k > 0 and spent(grid[k]) > budget:
+            k -= 1
+        while k + 1 < len(grid) and spent(grid[k + 1]) <= budget:
+            k += 1
+        low = spent(grid[k])
+        if low > budget:
+            return 0
+        if k + 1 == len(grid):
+            return total
+        slope = (spent(grid[k + 1]) - low) / (grid[k + 1] - grid[k])
+        return min(grid[k + 1] - 1, grid[k] + int((budget - low) / max(slope, 1e-9)))
