@@ -105,6 +105,7 @@ def _positive(text: str) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     from .codecs import CODECS
+    from .compress import CODEC_TRAIN
     from .compressed_map import GRANULARITIES
     from .demo import add_arguments as add_demo_arguments
     from .evaluate import DEFAULT_THRESHOLDS
@@ -143,6 +144,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--codec", choices=CODECS, help="drqed; with a budget, what the planner finds best"
     )
     sub.add_argument("--code_bytes", type=int, metavar="B", help="bytes of a code, 4 by default")
+    sub.add_argument(
+        "--codec_file", type=Path, metavar="PATH", help="a codec of fit-codec, kept out of the map"
+    )
+    sub.add_argument("--codec_train", choices=CODEC_TRAIN, default="kept")
     sub.add_argument("--granularity", choices=GRANULARITIES, default="point")
     sub.add_argument("--global_features", type=Path, metavar="H5")
     sub.add_argument("--seed", type=int, default=0)

@@ -14,6 +14,7 @@ import torch
 
 from . import __version__
 from .codecs import Codec, codec_class, fit_codec
+from .codecs.file import codec_hash, read_codec
 from .compressed_map import GRANULARITIES, CompressedMap, GlobalDescriptors
 from .errors import InputError
 from .io.atomic import check_output, write_bytes
@@ -28,6 +29,7 @@ from .selection import SELECTORS, SelectionProblem, select_points
 from .threads import check_device, check_seed, set_num_threads
 
 BUDGET_SCOPES = ("total", "codes")
+CODEC_TRAIN = ("kept", "all")
 MAX_TRIALS = 6  # of a number of points, to fill a budget
 MAX_FITS = 3  # of the codec, on the points that a budget holds
 CODEC_BYTES = "codec_budget_bytes"  # the option of codecs that can take any size
@@ -48,6 +50,7 @@ class CompressConf:
         xyz_pixels: greatest error of a stored coordinate, in pixels of the nearest camera.
         score_levels: levels of the stored detection scores, 0 for none.
         asked: the budget or the recall that was asked for; kept in the map.
+        codec_train: fit the codec on the observations of the 'kept' points or of 'all'.
     """
 
     selector: str = "hybrid"
@@ -60,6 +63,7 @@ class CompressConf:
     xyz_pixels: float = XYZ_PIXELS
     score_levels: int = SCORE_LEVELS
     asked: dict[str, Any] = field(default_factory=dict)
+    codec_train: str = "kept"
 
 
 def main(
@@ -83,6 +87,8 @@ def main(
     progress: bool = True,
     selector_options: dict[str, Any] | None = None,
     codec_options: dict[str, Any] | None = None,
+    codec_file: Path | None = None,
+    codec_train: str = CompressConf.codec_train,
 ) -> Path:
     """Write the compressed map of an hloc model.
 
@@ -102,6 +108,9 @@ def main(
         global_features: hloc's global feature file, to store the images' global descriptors.
         overwrite: replace ``output``; otherwise an existing file is an error.
         threads, device, progress: of the work.
+        codec_file: a codec that ``fit_codec.main`` fitted, to use as it is. The map then holds its
+            hash instead of the codec.
+        codec_train: see ``CompressConf``.
 
     Returns:
         ``output``.
@@ -113,6 +122,12 @@ def main(
     output = Path(output)
     if output.exists() and not overwrite:
         raise InputError(f"{output}: exists already, pass --overwrite to replace it")
+    shared = None
+    if codec_file is not None:
+        if codec is not None or code_bytes is not None or codec_options:
+            raise InputError("--codec_file: excludes --codec, --code_bytes and codec options")
+        shared = read_codec(codec_file)
+        codec, code_bytes = shared.name, shared.code_size
     planned = budget is not None and codec is None and code_bytes is None
     asked: dict[str, Any] = {}
     if budget is not None:
@@ -130,6 +145,7 @@ def main(
         selector_options or {},
         codec_options or {},
         asked=asked,
+        codec_train=codec_train,
     )
     check_arguments(conf, budget, budget_scope, num_points, fraction, target_recall)
     check_output(output)
@@ -141,6 +157,11 @@ def main(
     if reference.visibility.num_observations == 0:
         raise InputError(f"{reference_sfm}: no image of the model sees a 3D point")
     observations = read_observations(reference, features, progress)
+    if shared is not None and shared.dim != observations.dim:
+        raise InputError(
+            f"{codec_file}: a codec of {shared.dim} dimensions, but {features} has descriptors of "
+            f"{observations.dim}"
+        )
     described = None
     if global_features is not None:
         described = read_global_descriptors(global_features, reference.image_names)
@@ -172,11 +193,21 @@ def main(
             device=device,
             progress=progress,
         )
-    elif budget is not None and conf.codec == "drqed" and budget_scope == "total":
+    elif (
+        shared is None and budget is not None and conf.codec == "drqed" and budget_scope == "total"
+    ):
         share = int(CODEC_PART * parse_size(budget))
         conf = replace(conf, codec_options={CODEC_BYTES: share, **conf.codec_options})
     compressor = Compressor(
-        reference, observations, conf, described, device, progress, features=feature_kind(features)
+        reference,
+        observations,
+        conf,
+        described,
+        device,
+        progress,
+        codec=shared,
+        features=feature_kind(features),
+        codec_hash=None if shared is None else codec_hash(shared),
     )
     if budget is not None:
         data = compressor.fit_budget(parse_size(budget), budget_scope)[1]
@@ -208,6 +239,10 @@ def check_arguments(
         raise InputError(
             f"--selector {conf.selector}: unknown, expected one of {', '.join(SELECTORS)}"
         )
+    if conf.codec_train not in CODEC_TRAIN:
+        raise InputError(
+            f"--codec_train {conf.codec_train}: expected one of {', '.join(CODEC_TRAIN)}"
+        )
     if conf.granularity not in GRANULARITIES:
         raise InputError(
             f"--granularity {conf.granularity}: expected one of {', '.join(GRANULARITIES)}"
@@ -238,8 +273,8 @@ def check_arguments(
 class Compressor:
     """Compresses one reference map to several sizes.
 
-    Unless a codec is given, it is fitted on the kept points: codebooks that describe fewer points
-    describe them better.
+    Unless a codec is given, or ``conf.codec_train`` is 'all', it is fitted on the kept points:
+    codebooks that describe fewer points describe them better.
 
     Args:
         reference: the map.
@@ -250,6 +285,7 @@ class Compressor:
         codec: a fitted codec to use as it is.
         features: of what kind the descriptors are, as ``feature_kind`` tells it; kept in the map.
         kept: selections of this map that another compressor made already.
+        codec_hash: of the codec file that the maps refer to, where ``codec`` is from one.
     """
 
     def __init__(
@@ -263,6 +299,7 @@ class Compressor:
         codec: Codec | None = None,
         features: dict[str, str] | None = None,
         kept: KeptPoints | None = None,
+        codec_hash: str | None = None,
     ):
         self.reference = reference
         self.features = features or {}
@@ -271,6 +308,7 @@ class Compressor:
         self.device, self.progress = device, progress
         self.kept = kept or keep_points(reference, observations, conf)
         self.problem = self.kept.problem
+        self.codec_hash = codec_hash
         self._given = codec
         self._encoded: tuple[Codec, np.ndarray, np.ndarray] | None = None
         self.scores = observations.scores
@@ -284,15 +322,19 @@ class Compressor:
         """The codec for a map of the points ``rows``: the given one, or one fitted on them."""
         if self._given is not None:
             return self._given
-        return fit_codec(
+        everything = self.conf.codec_train == "all"
+        fitted = fit_codec(
             self.conf.codec,
-            self.kept.observations_of(rows),
+            self.observations if everything else self.kept.observations_of(rows),
             self.conf.code_bytes,
             seed=self.conf.seed,
             device=self.device,
             progress=self.progress,
             **self.conf.codec_options,
         )
+        if everything:
+            self._given = fitted
+        return fitted
 
     def compress(self, num_points: int) -> CompressedMap:
         """The map with at most ``num_points`` points."""
@@ -322,6 +364,7 @@ class Compressor:
             global_descriptors=self.global_descriptors,
             metadata=provenance(self.conf)
             | {"features": {"dim": self.observations.dim, **self.features}},
+            codec_hash=self.codec_hash,
         )
         return canonical_map(compressed, xyz_pixels=self.conf.xyz_pixels)
 
@@ -489,7 +532,9 @@ def encode_global_descriptors(described: np.ndarray, seed: int) -> GlobalDescrip
 
 def provenance(conf: CompressConf) -> dict[str, Any]:
     """How a map was made: configuration and versions."""
-    asked = {"asked": conf.asked} if conf.asked else {}
+    asked: dict[str, Any] = {"asked": conf.asked} if conf.asked else {}
+    if conf.codec_train != CompressConf.codec_train:
+        asked["codec_train"] = conf.codec_train
     return {
         "conf": {
             "selector": conf.selector,

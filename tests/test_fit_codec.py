@@ -5,10 +5,11 @@ import pytest
 import safetensors.numpy
 from codec_helpers import make_observations
 
-from hloc_dpqed import fit_codec as stage
+from hloc_dpqed import cli, compress, fit_codec as stage
 from hloc_dpqed.codecs import fit_codec
-from hloc_dpqed.codecs.file import codec_hash, codec_to_bytes, read_codec
+from hloc_dpqed.codecs.file import codec_file_name, codec_hash, codec_to_bytes, read_codec
 from hloc_dpqed.errors import InputError
+from hloc_dpqed.mapfile import read_map
 
 
 def test_round_trip(tmp_path):
@@ -74,6 +75,45 @@ def test_main_on_two_real_maps(fountain, castle, tmp_path):
         stage.main(models, files, output)
     with pytest.raises(InputError, match="feature file"):
         stage.main([*models, models[0]], files, tmp_path / "other")
+
+
+def test_maps_share_a_codec_file(fountain, tmp_path):
+    codec_file = tmp_path / "shared.safetensors"
+    model, features = fountain / "sfm", fountain / "feats-superpoint.h5"
+    common = ["--reference_sfm", str(model), "--features", str(features)]
+    fit = ["fit-codec", *common, "--output", str(codec_file), "--codec", "pq", "--code_bytes", "8"]
+    assert cli.main(fit) == 0
+    own, sharing = tmp_path / "own.dpqed", tmp_path / "sharing.dpqed"
+    compress.main(model, features, own, codec="pq", code_bytes=8, selector="all", progress=False)
+    arguments = ["compress", *common, "--selector", "all"]
+    given = ["--output", str(sharing), "--codec_file", str(codec_file)]
+    assert cli.main([*arguments, *given]) == 0
+    digest = codec_hash(read_codec(codec_file))
+    assert sharing.stat().st_size < own.stat().st_size - 100_000
+    with pytest.raises(InputError, match=f"codec-{digest[:16]}.safetensors beside it"):
+        read_map(sharing)
+    given, alone = read_map(sharing, codec_file), read_map(own)
+    assert given.codec_hash == digest and alone.codec_hash is None
+    np.testing.assert_array_equal(given.codes, alone.codes)
+    codec_file.rename(tmp_path / codec_file_name(digest))
+    found = read_map(sharing)
+    np.testing.assert_array_equal(found.codec.decode(found.codes), alone.codec.decode(alone.codes))
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(codec_to_bytes(fit_codec("pq", make_observations(300, 2, dim=256), 8)))
+    with pytest.raises(InputError, match="the map was made with codec"):
+        read_map(sharing, other)
+    assert cli.main(["info", str(sharing), "--json"]) == 0
+
+
+def test_a_codec_file_excludes_a_codec(fountain, tmp_path):
+    codec_file = tmp_path / "codec.safetensors"
+    codec_file.write_bytes(codec_to_bytes(fit_codec("pq", make_observations(300, 2), 4)))
+    model, features = fountain / "sfm", fountain / "feats-superpoint.h5"
+    output = tmp_path / "map.dpqed"
+    with pytest.raises(InputError, match="excludes"):
+        compress.main(model, features, output, codec="pq", codec_file=codec_file)
+    with pytest.raises(InputError, match="32 dimensions"):
+        compress.main(model, features, output, codec_file=codec_file, progress=False)
 
 
 def safetensors_metadata(path):
