@@ -13,8 +13,8 @@ TOLERATED_ENERGY = 1e-2  # what it may leave out where that pays for larger code
 MAX_BITS = 12  # of an index: a beam search over more centroids takes too long
 POINTS_PER_CENTROID = 2  # at least, or the codebook is the map
 HIDDEN = 64  # width of the perceptron: 2 million codes a second allow no more
-STEP = 0.5  # of the stored entries in their root mean squares, for which sizes are planned
-ENTRY_BITS = 2.4  # of an entropy-coded codebook entry at that step, as measured
+STEP = 0.7  # of a stored entry with codes of one byte, in root mean squares; see planned_step
+ENTRY_BITS = 1.4  # of an entropy-coded codebook entry at a step of one, as measured
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,23 @@ class CodebookPlan:
     budget: int
 
     def nbytes(self, dim: int) -> int:
-        """About what the stored codec takes with the step ``STEP``; int8 perceptron."""
-        rows = sum(1 << b for b in self.bits)
-        basis_bits = 2.05 - np.log2(basis_step(STEP, rows, dim))  # entropy of a normal variable
-        entries = rows * self.latent * ENTRY_BITS + dim * self.latent * np.clip(basis_bits, 1, 8)
+        """About what the stored codec takes with entries of the planned step."""
+        rows, step = sum(1 << b for b in self.bits), planned_step(sum(self.bits) // 8)
+        entry_bits = ENTRY_BITS - np.log2(step)
+        basis_bits = 2.05 - np.log2(basis_step(step, rows, dim))  # entropy of a normal variable
+        entries = rows * self.latent * entry_bits + dim * self.latent * np.clip(basis_bits, 1, 8)
         tables = 50 * GROUPS + 4 * len(self.bits) + 200
         perceptron = self.hidden * (self.latent + dim + 2) + 2 * dim if self.hidden else 0
         return int(entries / 8) + tables + perceptron
+
+
+def planned_step(code_bytes: int) -> float:
+    """The step of the entries, in their root mean square, for which codebooks are planned.
+
+    The noise of the entries must shrink with the error that the code leaves: longer codes want
+    finer entries, shorter ones more centroids.
+    """
+    return STEP / max(code_bytes, 1) ** 0.5
 
 
 def split_bits(total: int, largest: int) -> tuple[int, ...]:
