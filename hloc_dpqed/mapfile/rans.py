@@ -8,7 +8,8 @@ the values, ``Player`` returns them. Both know three kinds of values: coins (bit
 probability for each context), symbols (with a frequency table for each context) and uniform bits.
 """
 
-from typing import Protocol
+import functools
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,6 +19,8 @@ LOW = 1 << 16  # a state lies in LOW .. 2**32 - 1
 # Steps beyond which a reader gives up: a damaged file must not keep it busy with one lane.
 MAX_STEPS = 1 << 14
 VALUES_PER_STEP = 64
+SCALAR_LANES = 8  # up to which lanes are read one by one
+_SLOT_MASK, _SHIFT, _LOW, _WORD = (np.array(n) for n in (TOTAL - 1, PRECISION, LOW, 16))
 # Chance, out of 4096, that a coin shows 1: evenly spaced in log-odds from -5.5 to 5.5.
 COINS = np.array(
     [17, 35, 71, 146, 292, 565, 1023, 1677, 2419, 3073, 3531, 3804, 3950, 4025, 4061, 4079]
@@ -173,6 +176,46 @@ def _encode(start: np.ndarray, freq: np.ndarray, lanes: int) -> bytes:
     return b"".join([state.astype("<u4").tobytes(), *(w.tobytes() for w in reversed(words))])
 
 
+class _Tables(NamedTuple):
+    """For each row and each of its ``TOTAL`` slots, flat: what a reader needs to know.
+
+    Attributes:
+        packed: int64, frequency of the value << ``PRECISION`` | how far the slot is from the first
+            of the value's.
+        values: int64, the value.
+    """
+
+    packed: np.ndarray
+    values: np.ndarray
+
+    @staticmethod
+    def of_frequencies(freq: np.ndarray) -> "_Tables":
+        """From (T, A) frequencies, each row with sum ``TOTAL`` or empty."""
+        packed = np.zeros((len(freq), TOTAL), np.int64)
+        values = np.zeros((len(freq), TOTAL), np.int64)
+        slot = np.arange(TOTAL)
+        first = np.cumsum(freq, 1) - freq
+        for row in np.flatnonzero(freq.sum(1)).tolist():
+            value = np.repeat(np.arange(freq.shape[1]), freq[row])
+            values[row] = value
+            packed[row] = freq[row][value] << PRECISION | slot - first[row][value]
+        return _Tables(packed.ravel(), values.ravel())
+
+
+@functools.cache
+def _coin_tables() -> _Tables:
+    """A row for each of ``COINS``."""
+    return _Tables.of_frequencies(np.stack([TOTAL - COINS, COINS], 1))
+
+
+@functools.cache
+def _bit_tables() -> _Tables:
+    """Row w is of uniform integers of w bits, 0 to ``PRECISION``."""
+    return _Tables.of_frequencies(
+        np.array([[TOTAL >> w] * (1 << w) + [0] * (TOTAL - (1 << w)) for w in range(PRECISION + 1)])
+    )
+
+
 class Player:
     """Reads what a ``Recorder`` of the same arguments wrote.
 
@@ -187,7 +230,7 @@ class Player:
         raw = np.frombuffer(data, np.uint8)
         position: int = (coin_contexts + 1) // 2
         nibbles = np.stack([raw[:position] & 15, raw[:position] >> 4], 1).ravel()
-        heads = COINS[nibbles[:coin_contexts]]
+        nibbles = nibbles[:coin_contexts]
         freq = np.zeros((symbol_contexts, alphabet), np.int64)
         for row in range(symbol_contexts):
             bitmap = raw[position : position + alphabet // 8]
@@ -202,7 +245,7 @@ class Player:
             freq[row] = frequencies(full)
         if position >= len(raw) or raw[position] > 24:
             raise DamagedStream("the stream is too short")
-        if len(heads) < coin_contexts:
+        if len(nibbles) < coin_contexts:
             raise DamagedStream("the stream is too short")
         lanes = 1 << int(raw[position])
         position += 1
@@ -214,47 +257,17 @@ class Player:
             raise DamagedStream("a state is out of range")
         self._next: int = 0
         self._steps, self._values = 0, 0
-        self._zeros = TOTAL - heads
-        self._freq = freq
+        self._coins = nibbles.astype(np.int64)
         self._usable = freq.sum(1) > 0
-        self._start = np.cumsum(freq, 1) - freq
-        slots = np.zeros((symbol_contexts, TOTAL), np.uint8)
-        for row in np.flatnonzero(self._usable).tolist():
-            slots[row] = np.repeat(np.arange(alphabet), freq[row])
-        self._slots, self._alphabet = slots.ravel(), alphabet
+        self._symbols = _Tables.of_frequencies(freq)
 
     def coins(self, context: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
-        lanes = self._begin(len(context))
-        zeros = self._zeros[context]
-        out = np.empty(len(zeros), np.int64)
-        for first in range(0, len(zeros), lanes):
-            zero = zeros[first : first + lanes]
-            state = self._state[: len(zero)]
-            slot = state & (TOTAL - 1)
-            one = slot >= zero
-            out[first : first + lanes] = one
-            start = zero * one
-            # The frequency is `zero` for a 0 and TOTAL - zero for a 1.
-            freq = zero + one * (TOTAL - 2 * zero)
-            self._advance(freq * (state >> PRECISION) + slot - start)
-        return out
+        return self._read(_coin_tables(), self._coins[context])
 
     def symbols(self, context: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
-        lanes = self._begin(len(context))
-        out = np.empty(len(context), np.int64)
         if not self._usable[context].all():
             raise DamagedStream("a frequency table is empty")
-        tables, freq, start = context * TOTAL, self._freq.ravel(), self._start.ravel()
-        rows = context * self._alphabet
-        for first in range(0, len(out), lanes):
-            table = tables[first : first + lanes]
-            state = self._state[: len(table)]
-            slot = state & (TOTAL - 1)
-            symbol = self._slots[table + slot]
-            out[first : first + lanes] = symbol
-            cell = rows[first : first + lanes] + symbol
-            self._advance(freq[cell] * (state >> PRECISION) + slot - start[cell])
-        return out
+        return self._read(self._symbols, context)
 
     def bits(self, widths: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
         out = np.zeros(len(widths), np.int64)
@@ -262,19 +275,74 @@ class Player:
             raise DamagedStream("an integer is too large")
         for shift in range(0, int(widths.max(initial=0)), PRECISION):
             rows = np.flatnonzero(widths > shift)
-            lanes = self._begin(len(rows))
-            spare = PRECISION - np.minimum(widths[rows] - shift, PRECISION)
-            part = np.empty(len(rows), np.int64)
-            for first in range(0, len(rows), lanes):
-                free = spare[first : first + lanes]
-                state = self._state[: len(free)]
-                slot = state & (TOTAL - 1)
-                value = slot >> free
-                part[first : first + lanes] = value
-                # The frequency is 2**free, the start value * 2**free.
-                self._advance(((state >> PRECISION) << free) + slot - (value << free))
-            out[rows] |= part << shift
+            part = np.minimum(widths[rows] - shift, PRECISION)
+            out[rows] |= self._read(_bit_tables(), part) << shift
         return out
+
+    def _read(self, tables: _Tables, rows: np.ndarray) -> np.ndarray:
+        """One value of each of the (n,) rows of ``tables``: (n,) int64."""
+        lanes = self._begin(len(rows))
+        slots = np.multiply(rows, TOTAL, dtype=np.int64)
+        if lanes <= SCALAR_LANES:
+            self._read_scalars(tables, slots)
+        else:
+            self._read_lanes(tables, slots)
+        return tables.values.take(slots)
+
+    def _read_lanes(self, tables: _Tables, slots: np.ndarray) -> None:
+        """Replace row starts by the slots that the lanes read, a step of all lanes at a time.
+
+        Small maps spend their reading time in the calls below, not in the arithmetic: constants
+        are arrays, and results go where there is space already.
+        """
+        packed, state, words = tables.packed, self._state, self._words
+        lanes, position = len(state), self._next
+        quotient = np.empty(lanes, np.int64)
+        for first in range(0, len(slots), lanes):
+            slot = slots[first : first + lanes]
+            if len(slot) < lanes:
+                state, quotient = state[: len(slot)], quotient[: len(slot)]
+            np.bitwise_and(state, _SLOT_MASK, quotient)
+            np.add(slot, quotient, slot)
+            entry = packed.take(slot)
+            np.right_shift(state, _SHIFT, state)
+            np.right_shift(entry, _SHIFT, quotient)
+            np.multiply(state, quotient, state)
+            np.bitwise_and(entry, _SLOT_MASK, entry)
+            np.add(state, entry, state)
+            short = np.less(state, _LOW).nonzero()[0]
+            if count := len(short):
+                end = position + count
+                if end > len(words):
+                    raise DamagedStream("the stream is too short")
+                low = state.take(short)
+                np.left_shift(low, _WORD, low)
+                np.bitwise_or(low, words[position:end], low)
+                state[short] = low
+                position = end
+        self._next = position
+
+    def _read_scalars(self, tables: _Tables, slots: np.ndarray) -> None:
+        """``_read_lanes`` for few lanes, where Python's own integers are quicker."""
+        states = self._state.tolist()
+        position, words = self._next, self._words.tolist()
+        packed, found = tables.packed, []
+        lanes = len(states)
+        for i, slot in enumerate(slots.tolist()):
+            state = states[i % lanes]
+            slot += state & (TOTAL - 1)
+            found.append(slot)
+            entry = packed.item(slot)
+            state = (state >> PRECISION) * (entry >> PRECISION) + (entry & (TOTAL - 1))
+            if state < LOW:
+                if position >= len(words):
+                    raise DamagedStream("the stream is too short")
+                state = state << 16 | words[position]
+                position += 1
+            states[i % lanes] = state
+        slots[:] = found
+        self._state[:] = states
+        self._next = position
 
     def _begin(self, count: int) -> int:
         """Account for a batch of ``count`` values; returns the number of lanes."""
@@ -284,16 +352,6 @@ class Player:
         if self._steps > MAX_STEPS + self._values // VALUES_PER_STEP:
             raise DamagedStream("a stream has too few lanes for its values")
         return lanes
-
-    def _advance(self, state: np.ndarray) -> None:
-        short = (state < LOW).nonzero()[0]
-        if len(short):
-            words = self._words[self._next : self._next + len(short)]
-            if len(words) < len(short):
-                raise DamagedStream("the stream is too short")
-            state[short] = state[short] << 16 | words
-            self._next += len(short)
-        self._state[: len(state)] = state
 
     def finish(self) -> None:
         """Check that the stream ends here, in the state in which its writer started."""

@@ -37,6 +37,8 @@ def _bucket_table() -> np.ndarray:
 
 
 BUCKET_OF = _bucket_table()
+# Of a neighbour whose squared distance is this many times that of the nearest, rounded down.
+WEIGHT_OF_RATIO = np.maximum(MAX_WEIGHT - 2 * (np.frexp(np.arange(65))[1].clip(1) - 1), 1)
 
 
 def encode_tracks(visibility: Visibility, cells: np.ndarray) -> tuple[bytes, int]:
@@ -174,24 +176,31 @@ def _candidates(
     total = weights.sum(1)
     width = num_images + 2  # a column beside the first and the last image
     size = len(points) * width
-    # Narrow integers where they suffice: this is where a large map spends its reading time.
-    integer = np.int32 if size < 1 << 26 else np.int64
     first_key = np.arange(len(points))[:, None] * width + 1
-    packed = (first_key * 16 + weights).astype(integer).ravel()  # a weight has 4 bits
     counts = (count[near] * valid).ravel()
     entries = ragged(start[near].ravel(), counts)
-    packed = np.repeat(packed, counts) + (pool[entries].astype(integer) << 4)
-    if size <= 8 * len(packed):
-        weight = np.bincount(packed >> 4, packed & 15, minlength=size).astype(np.int64)
+    if size <= 8 * len(entries):
+        keys = np.repeat(np.broadcast_to(first_key, near.shape).ravel(), counts)
+        keys += pool[entries]
+        weight = np.bincount(
+            keys, np.repeat(weights.ravel().astype(np.float64), counts), minlength=size
+        )
         found = weight > 0
         candidate = found.copy()
         candidate[1:] |= found[:-1]
         candidate[:-1] |= found[1:]
         keys = np.flatnonzero(candidate)
-        weight = weight[keys]
+        weight = weight[keys].astype(np.int64)
+        rows = np.repeat(
+            np.arange(len(points)), np.count_nonzero(candidate.reshape(-1, width), axis=1)
+        )
     else:
+        # Narrow integers where they suffice: this is where a large map spends its reading time.
+        integer = np.int32 if size < 1 << 26 else np.int64
+        packed = (first_key * 16 + weights).astype(integer).ravel()  # a weight has 4 bits
+        packed = np.repeat(packed, counts) + (pool[entries].astype(integer) << 4)
         keys, weight = _sum_sorted(packed)
-    rows = keys // width
+        rows = keys // width
     images = keys - rows * width - 1
     inside = (images >= 0) & (images < num_images)
     rows, images, weight = rows[inside], images[inside], weight[inside]
@@ -208,10 +217,8 @@ def _weights(
         squares += (column[near] - column[points][:, None]) ** 2
     squares += 1
     least = np.where(valid, squares, np.int64(1) << 50).min(1, keepdims=True)
-    weights = np.full(near.shape, MAX_WEIGHT)
-    for doubling in range(1, 7):
-        weights -= 2 * (squares >= least << doubling)
-    return np.where(valid, np.maximum(weights, 1), 0)
+    ratio = np.minimum(squares // least, len(WEIGHT_OF_RATIO) - 1)
+    return np.where(valid, WEIGHT_OF_RATIO[ratio], 0)
 
 
 def _sum_sorted(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
