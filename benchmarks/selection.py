@@ -138,10 +138,31 @@ def recall(cell: dict, translation: float, rotation: float) -> float:
     return float(np.mean((errors[..., 0] < translation) & (errors[..., 1] < rotation)))
 
 
-def differs(cell: dict, other: dict, statistic: str) -> bool:
-    """Whether the 95 % interval of the paired difference leaves out zero."""
-    low, high = bootstrap(mean_over_seeds(cell, statistic) - mean_over_seeds(other, statistic))
-    return low > 0 or high < 0
+def gains(ours: dict, theirs: dict, statistic: str) -> np.ndarray:
+    """(Q,) by how much ours is better for each query, as a share of the other's mean.
+
+    The logarithm of the error is compared as it is: 0.05 is 5 % of the error.
+    """
+    a, b = mean_over_seeds(ours, statistic), mean_over_seeds(theirs, statistic)
+    if statistic == "log_error":
+        return b - a
+    return (a - b) / max(b.mean(), 1e-12)
+
+
+def verdict(gain: np.ndarray) -> str:
+    """'+' better, '=' no worse by over 5 %, '-' worse, '?' too few queries to tell."""
+    low, high = bootstrap(gain)
+    if low > 0:
+        return "+"
+    if low >= -0.05:
+        return "="
+    return "-" if high < 0 else "?"
+
+
+def tied(ours: dict, others: list[dict]) -> bool:
+    """Whether no method differs from ours in any statistic."""
+    intervals = [bootstrap(gains(ours, cell, s)) for cell in others for s in STATISTICS]
+    return all(low <= 0 <= high for low, high in intervals)
 
 
 def print_cells(scene: str, cells: dict[str, dict], methods: list[str], budgets: list[str]) -> None:
@@ -153,10 +174,8 @@ def print_cells(scene: str, cells: dict[str, dict], methods: list[str], budgets:
             continue
         ours = own.get("hybrid")
         points = next(iter(own.values()))["points"]
-        tied = ours is not None and not any(
-            differs(ours, cell, s) for cell in own.values() for s in STATISTICS if cell is not ours
-        )
-        mark = ", all tied" if tied else ""
+        others = [cell for cell in own.values() if cell is not ours]
+        mark = ", all tied" if ours is not None and others and tied(ours, others) else ""
         queries = len(mean_over_seeds(next(iter(own.values())), "correct"))
         print(f"\n{scene}, budget {budget}: {points} points, {queries} queries{mark}\n")
         rows = []
@@ -191,11 +210,8 @@ def print_cells(scene: str, cells: dict[str, dict], methods: list[str], budgets:
 
 
 def print_pooled(results: dict[str, dict], methods: list[str], budgets: list[str]) -> None:
-    """Hybrid against each method, all scenes' queries together.
-
-    Correct matches are compared as logarithms of (1 + count), so that scenes weigh alike.
-    """
-    print("\nAll scenes pooled: hybrid minus the method, mean and 95 % interval\n")
+    """Hybrid against each method, all scenes' queries together: by how much it is better."""
+    print("\nAll scenes pooled: by how much hybrid is better, mean and 95 % interval\n")
     rows = []
     for budget in budgets:
         for method in methods:
@@ -207,16 +223,32 @@ def print_pooled(results: dict[str, dict], methods: list[str], budgets: list[str
             if method == "hybrid" or not pairs:
                 continue
             row = [budget, method]
-            for statistic in ("correct", "precision", "log_error"):
-                gaps = []
-                for ours, theirs in pairs:
-                    a, b = mean_over_seeds(ours, statistic), mean_over_seeds(theirs, statistic)
-                    gaps.append(np.log1p(a) - np.log1p(b) if statistic == "correct" else a - b)
-                gap = np.concatenate(gaps)
-                low, high = bootstrap(gap)
-                row.append(f"{gap.mean():+.3f} ({low:+.3f} .. {high:+.3f})")
+            for statistic in STATISTICS:
+                gain = np.concatenate([gains(*pair, statistic) for pair in pairs])
+                low, high = bootstrap(gain)
+                row.append(f"{verdict(gain)} {gain.mean():+.3f} ({low:+.3f} .. {high:+.3f})")
             rows.append(row)
-    print_table(["budget", "method", "log correct", "precision", "log error"], rows)
+    print_table(["budget", "method", *STATISTICS], rows)
+
+
+def print_verdicts(results: dict[str, dict], methods: list[str], budgets: list[str]) -> None:
+    """For each cell and method the verdicts of the four statistics, in their order."""
+    print(f"\nHybrid against each method: {', '.join(STATISTICS)}\n")
+    rows = []
+    others = [method for method in methods if method != "hybrid"]
+    for scene, cells in results.items():
+        for budget in budgets:
+            ours = cells.get(f"hybrid/{budget}")
+            if ours is None:
+                continue
+            found = [cells.get(f"{method}/{budget}") for method in others]
+            mark = " (all tied)" if tied(ours, [cell for cell in found if cell]) else ""
+            row = [scene, budget + mark]
+            for cell in found:
+                letters = [verdict(gains(ours, cell, s)) for s in STATISTICS] if cell else []
+                row.append("".join(letters))
+            rows.append(row)
+    print_table(["scene", "budget", *others], rows)
 
 
 def run_scale(method: str, scale: float, options: dict) -> None:
@@ -311,6 +343,7 @@ def main() -> None:
         print_cells(scene, cells, args.methods, args.budgets)
     if "hybrid" in args.methods and len(args.methods) > 1:
         print_pooled(results, args.methods, args.budgets)
+        print_verdicts(results, args.methods, args.budgets)
 
 
 if __name__ == "__main__":
