@@ -39,6 +39,7 @@ START = ((2, 0.3), (4, 0.3))  # where the search begins: code size and part
 # with which plans are measured, do not look at scores.
 FRUGAL_PIXELS, FRUGAL_LEVELS = 0.5, 0
 MAX_PLANS = 10  # that are fitted for one budget
+TRIAL_STEPS = 150  # of a trial's training: enough to tell plans apart
 PLAN_SLACK = 0.01  # of the budget, that filling it for a trial may leave
 
 
@@ -160,6 +161,9 @@ class Trials:
             InputError: nothing fits the budget, or the plan is not possible.
         """
         conf = plan.conf(self.conf, budget)
+        if conf.codec == "drqed":
+            options = {"steps": TRIAL_STEPS, **conf.codec_options}
+            conf = replace(conf, codec_options=options)
         compressor = Compressor(
             self.held.reference,
             self.held.observations,
