@@ -7,12 +7,11 @@ compressed from the whole map, for each seed, and measured on the listed queries
 file: mutual nearest neighbours, the listed pairs, RANSAC threshold 4 px, 10 RANSAC seeds. Ours
 selects points with hybrid, the peers with greedy k-cover; codecs are fitted on the points that are
 kept. Peers choose code size, indices of 4 or 8 bits and codebooks of float16, int8 or 4 bits.
-Each plan and each measurement is kept in ``--output``, and a second run does only what is missing.
+Each plan, map and measurement is kept in ``--output``; a second run does only what is missing.
 """
 
 import argparse
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from common import SCENES, Measures, Scene, bootstrap, load_scene, measure, prin
 
 from hloc_dpqed.compress import CompressConf, Compressor
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.io.atomic import write_text
+from hloc_dpqed.io.atomic import write_bytes, write_text
 from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
 from hloc_dpqed.mapfile import read_map, section_bytes
 from hloc_dpqed.planner import Plan, Trials, candidate_plans, neighbour_plans
@@ -145,7 +144,8 @@ class Bench:
             conf = plan.conf(base_conf(family, seed), budget)
             compressor = Compressor(scene.reference, scene.observations, conf)
             data = compressor.fit_budget(budget, "total")[1]
-            write_text(path, json.dumps(self.measured(data)))
+            write_bytes(path.with_suffix(".dpqed"), data)
+            write_text(path, json.dumps(self.measured(path.with_suffix(".dpqed"))))
         return json.loads(path.read_text())
 
     def uncompressed(self) -> dict:
@@ -156,17 +156,13 @@ class Bench:
             write_text(path, json.dumps(found))
         return json.loads(path.read_text())
 
-    def measured(self, data: bytes) -> dict:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "map.dpqed"
-            path.write_bytes(data)
-            sections = section_bytes(path)
-            compressed = read_map(path)
+    def measured(self, path: Path) -> dict:
+        compressed = read_map(path)
         measures = measure(compressed, self.scene.queries, self.ransac_seeds)
         return {
-            "total_bytes": len(data),
+            "total_bytes": path.stat().st_size,
             "num_points": compressed.num_points,
-            "sections": sections,
+            "sections": section_bytes(path),
             **outcome(measures),
         }
 

@@ -25,7 +25,7 @@ from .kept import OTHER_BYTES, KeptPoints
 from .logger import logger
 from .mapfile import SCORE_LEVELS, XYZ_PIXELS, canonical_map, to_bytes
 from .reference import Observations, ReferenceMap
-from .selection import SELECTORS, SelectionProblem, select_points
+from .selection import ORDERS, SELECTORS, SelectionProblem, select_points, selection_order
 from .threads import check_device, check_seed, set_num_threads
 
 BUDGET_SCOPES = ("total", "codes")
@@ -412,8 +412,8 @@ class Compressor:
         total = self.reference.num_points
         low, high = 0, total + 1
         trials = 0
-        # The selection is made anew for each count, so sizes may waver: only what was measured is
-        # trusted.
+        # Sizes may waver, as some selections are made anew for each count: only what was measured
+        # is trusted.
         while low + 1 < high:
             candidate = self.with_points(self.kept.rows(count), codec)
             data = self.to_bytes(candidate)
@@ -498,12 +498,13 @@ def keep_points(
 ) -> KeptPoints:
     """The selections of ``conf``."""
 
-    def select(problem: SelectionProblem, num_points: int) -> np.ndarray:
-        return select_points(
-            problem, conf.selector, num_points, seed=conf.seed, **conf.selector_options
-        )
+    nested = conf.selector in ORDERS and "min_per_image" not in conf.selector_options
+    chosen = selection_order if nested else select_points
 
-    return KeptPoints(reference, observations, select, conf.xyz_pixels, conf.score_levels)
+    def select(problem: SelectionProblem, num_points: int) -> np.ndarray:
+        return chosen(problem, conf.selector, num_points, seed=conf.seed, **conf.selector_options)
+
+    return KeptPoints(reference, observations, select, nested, conf.xyz_pixels, conf.score_levels)
 
 
 def encode_global_descriptors(described: np.ndarray, seed: int) -> GlobalDescriptors:

@@ -25,7 +25,8 @@ class KeptPoints:
 
     Args:
         reference, observations: the map.
-        select: gives the rows ((k,) int64, increasing) for a problem and a number of points.
+        select: gives the rows ((k,) int64) for a problem and a number of points.
+        nested: the rows are in an order of which each head is the selection of that size.
         xyz_pixels, score_levels: with which the map is written; see ``mapfile.to_bytes``.
     """
 
@@ -34,13 +35,14 @@ class KeptPoints:
         reference: ReferenceMap,
         observations: Observations,
         select: Callable[[SelectionProblem, int], np.ndarray],
+        nested: bool,
         xyz_pixels: float,
         score_levels: int,
     ):
         self.reference = reference
         self.observations = observations
         self.problem = SelectionProblem.from_reference(reference, observations)
-        self.select = select
+        self.select, self.nested = select, nested
         self.xyz_pixels, self.score_levels = xyz_pixels, score_levels
         self.scores = mean_scores(observations)
         self._rows: dict[int, np.ndarray] = {}
@@ -56,9 +58,18 @@ class KeptPoints:
 
     def rows(self, num_points: int) -> np.ndarray:
         """The rows of at most ``num_points`` points: (k,) int64, increasing."""
-        if num_points not in self._rows:
-            self._rows[num_points] = self.select(self.problem, num_points)
-        return self._rows[num_points]
+        if not self.nested:
+            if num_points not in self._rows:
+                self._rows[num_points] = self.select(self.problem, num_points)
+            return self._rows[num_points]
+        total = self.reference.num_points
+        if num_points >= total:
+            return np.arange(total)
+        order = self._rows.get(0, np.zeros(0, np.int64))
+        if len(order) < num_points:  # a little more, as trials come close to one another
+            order = self.select(self.problem, min(total, num_points + num_points // 4))
+            self._rows[0] = order
+        return np.sort(order[:num_points])
 
     def observations_of(self, rows: np.ndarray) -> Observations:
         """The observations of the points ``rows``, as those of a map of these points alone."""

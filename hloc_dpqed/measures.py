@@ -109,16 +109,8 @@ def pose_of(
     return localizer.pose(found, query.features, query.camera, query_seed(seed, query.name))
 
 
-def measure(
-    localizer: Localizer,
-    queries: Sequence[PosedQuery],
-    ransac_seeds: int,
-    first_seed: int = 0,
-) -> Measures:
-    """Localize ``queries`` and compare with the ground truth; 0 seeds measure the matches only.
-
-    The seeds are ``first_seed`` and those that follow it.
-    """
+def measure(localizer: Localizer, queries: Sequence[PosedQuery], ransac_seeds: int) -> Measures:
+    """Localize ``queries`` and compare with the ground truth; 0 seeds measure the matches only."""
     compressed: CompressedMap = localizer.map
     correct, keypoints, matched, errors = [], [], [], []
     for query in queries:
@@ -128,7 +120,7 @@ def measure(
         correct.append(int(good.sum()))
         keypoints.append(len(np.unique(found.keypoint_index[good])))
         matched.append(len(found))
-        for seed in range(first_seed, first_seed + ransac_seeds):
+        for seed in range(ransac_seeds):
             answer = pose_of(found, query, localizer, seed)
             if answer is None:
                 errors.append((np.inf, np.inf))

@@ -2,9 +2,9 @@
 
 Whole database images are held out as pseudo-queries (``holdout``). Each candidate plan is fitted
 on what is left, filled with as many points as the budget allows, and localizes the pseudo-queries;
-the plan with the lowest mean log translation error is used. The candidates are searched by
-hill-climbing: from a few plans that are far apart to the neighbours of the best. The method is
-ours.
+the plan with the lowest mean log translation error is used, as its correct matches let expect it.
+The candidates are searched by hill-climbing: from a few plans that are far apart to the neighbours
+of the best. The method is ours.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,6 +39,7 @@ START = ((2, 0.3), (4, 0.3))  # where the search begins: code size and part
 # with which plans are measured, do not look at scores.
 FRUGAL_PIXELS, FRUGAL_LEVELS = 0.5, 0
 MAX_PLANS = 10  # that are fitted for one budget
+TRIAL_STEPS = 150  # of a trial's training: enough to tell plans apart
 PLAN_SLACK = 0.01  # of the budget, that filling it for a trial may leave
 
 
@@ -86,7 +87,7 @@ class Outcome:
     Attributes:
         plan: the plan.
         num_points: points that fitted the budget, of the map without the held-out images.
-        score: mean over pseudo-queries of the log translation error, clipped; lower is better.
+        score: ``mean_log_error`` of the pseudo-queries; lower is better.
         errors: (Q, S, 2) translation in map units and rotation in degrees for each RANSAC seed,
             infinite for failures.
         total_bytes: of the map file.
@@ -160,6 +161,9 @@ class Trials:
             InputError: nothing fits the budget, or the plan is not possible.
         """
         conf = plan.conf(self.conf, budget)
+        if conf.codec == "drqed":
+            options = {"steps": TRIAL_STEPS, **conf.codec_options}
+            conf = replace(conf, codec_options=options)
         compressor = Compressor(
             self.held.reference,
             self.held.observations,
@@ -172,10 +176,9 @@ class Trials:
 
     def measure(self, plan: Plan, compressed: CompressedMap, size: int) -> Outcome:
         """Localize the pseudo-queries in a map of the held-out scene."""
-        errors = localize_held_out(compressed, self.held.queries, self.conf.seed)
-        return Outcome(
-            plan, compressed.num_points, mean_log_error(errors, self.extent), errors, size
-        )
+        errors, expected = localize_held_out(compressed, self.held.queries, self.conf.seed)
+        score = mean_log_error(errors, expected, self.extent)
+        return Outcome(plan, compressed.num_points, score, errors, size)
 
     def search(
         self,
@@ -209,8 +212,12 @@ class Trials:
                     refused.append(str(error))
                 bar.update()
                 if outcomes and not any(p in start for p in waiting):
-                    best = min(outcomes, key=_rank).plan
-                    waiting = [p for p in neighbours(best) if p not in tried]
+                    best = min(outcomes, key=_rank)
+                    waiting = [
+                        p
+                        for p in neighbours(best.plan)
+                        if p not in tried and not self._leaves_more(p, best)
+                    ]
         if not outcomes:
             raise InputError(refused[-1] if refused else f"--budget {budget}: no plan to try")
         outcomes.sort(key=_rank)
@@ -220,6 +227,16 @@ class Trials:
                 f"mean log error {outcome.score:.3f}"
             )
         return outcomes
+
+    def _leaves_more(self, plan: Plan, best: Outcome) -> bool:
+        """Whether the plan would only leave more of a budget that holds all points already."""
+        kept = best.plan
+        return (
+            best.num_points == self.held.reference.num_points
+            and plan.options == kept.options
+            and plan.code_bytes <= kept.code_bytes
+            and plan.codec_part <= kept.codec_part
+        )
 
 
 def _rank(outcome: Outcome) -> tuple[float, int]:

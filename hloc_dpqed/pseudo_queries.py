@@ -7,15 +7,18 @@ import numpy as np
 
 from .compressed_map import CompressedMap
 from .errors import InputError
+from .evaluate import pose_error
 from .holdout import HeldOutImage, HoldOut, hold_out, spread_folds
 from .io.features import ImageFeatures
-from .localization.localizer import Localizer
-from .measures import PosedQuery, measure
+from .localization.localizer import Correspondences, Localizer
+from .measures import PosedQuery, correct_pairs, match_query, pose_of
 from .reference import Observations, ReferenceMap
 from .visibility import Visibility
 
 RANSAC_PX = 4.0
 RANSAC_SEEDS = 3  # of each pseudo-query
+NOISE_PX, NOISE_WEIGHT = 1.5, 4  # of a keypoint before any match, and for how many it counts
+LOST = 10  # times the expected error: such a pose is a failure, no chance
 MIN_IMAGES = 4  # of a map that images are held out of
 MAX_PSEUDO_QUERIES = 16
 
@@ -77,22 +80,70 @@ def shared_points(visibility: Visibility, rows: np.ndarray, others: np.ndarray) 
 
 def localize_held_out(
     compressed: CompressedMap, queries: Sequence[HeldOutImage], seed: int
-) -> np.ndarray:
-    """Translation (map units) and rotation (degrees) errors of the pseudo-queries.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of the pseudo-queries, measured and expected.
 
     Returns:
-        (Q, RANSAC_SEEDS, 2) float64, infinite for failures.
+        (Q, RANSAC_SEEDS, 2) float64 translation (map units) and rotation (degrees) errors,
+        infinite for failures; and (Q,) float64 ``expected_error`` of the correct matches.
     """
-    posed = []
-    for query in queries:
-        assert query.features is not None  # hold_out was given a reader
-        posed.append(
-            PosedQuery(
-                query.name, query.camera, query.features, query.retrieved, query.cam_from_world
-            )
-        )
+    extent = scene_extent(compressed.cam_from_world)
     localizer = Localizer(compressed, ransac_thresh=RANSAC_PX)
-    return measure(localizer, posed, RANSAC_SEEDS, first_seed=seed * RANSAC_SEEDS).errors
+    errors = np.full((len(queries), RANSAC_SEEDS, 2), np.inf)
+    expected = np.empty(len(queries))
+    for k, query in enumerate(queries):
+        assert query.features is not None  # hold_out was given a reader
+        posed = PosedQuery(
+            query.name, query.camera, query.features, query.retrieved, query.cam_from_world
+        )
+        _, pairs = match_query(localizer, posed)
+        found = Correspondences.collect(pairs, compressed.num_points)
+        correct = correct_pairs(found, posed, compressed.xyz)
+        expected[k] = expected_error(
+            compressed.xyz[found.point_index[correct]],
+            query.features.keypoints[found.keypoint_index[correct]] + 0.5,
+            posed,
+            extent,
+        )
+        for s in range(RANSAC_SEEDS):
+            answer = pose_of(found, posed, localizer, RANSAC_SEEDS * seed + s)
+            if answer is not None:
+                errors[k, s] = pose_error(answer["cam_from_world"].matrix(), query.cam_from_world)
+    return errors, expected
+
+
+def expected_error(
+    xyz: np.ndarray, keypoints: np.ndarray, query: PosedQuery, extent: float
+) -> float:
+    """Standard deviation of the camera's centre that correct matches leave, in map units.
+
+    Source: ours; least squares around the true pose, with a weak prior (0.1 radians and the
+    scene's extent) and the noise that the matches show. A few pseudo-queries tell plans apart by
+    it where the errors of single poses are too noisy.
+
+    Args:
+        xyz: (n, 3) matched points.
+        keypoints: (n, 2) their keypoints in the query, COLMAP's convention.
+    """
+    pose, camera = query.cam_from_world, query.camera
+    local = xyz @ pose[:, :3].T + pose[:, 3]
+    residuals = np.zeros((0, 2))
+    if len(local):
+        residuals = np.asarray(camera.img_from_cam(local), np.float64) - keypoints
+    squares = float((residuals**2).sum()) + 2 * NOISE_WEIGHT * NOISE_PX**2
+    noise = squares / (2 * (len(local) + NOISE_WEIGHT))
+    depth = local[:, 2:]
+    x, y = (local[:, :2] / depth).T
+    zero, one = np.zeros_like(x), np.ones_like(x)
+    focal = camera.mean_focal_length() or camera.width / (2 * np.pi)
+    by_shift = np.stack([np.stack([one, zero, -x], 1), np.stack([zero, one, -y], 1)], 1)
+    by_shift *= focal / depth[:, :, None]
+    # A turn w moves a point by w x local: the derivative by w of v . (w x local) is local x v.
+    by_turn = np.cross(local[:, None], by_shift)
+    jacobian = np.concatenate([by_turn, by_shift], 2).reshape(-1, 6)
+    prior = np.diag([1 / 0.1**2] * 3 + [1 / max(extent, 1e-9) ** 2] * 3)
+    covariance = np.linalg.inv(jacobian.T @ jacobian / noise + prior)
+    return float(np.sqrt(np.trace(covariance[3:, 3:])))
 
 
 def scene_extent(cam_from_world: np.ndarray) -> float:
@@ -101,7 +152,17 @@ def scene_extent(cam_from_world: np.ndarray) -> float:
     return float(np.linalg.norm(np.ptp(centres, axis=0)))
 
 
-def mean_log_error(errors: np.ndarray, extent: float) -> float:
-    """Mean log translation error, each clipped to 1e-5 .. 1 times the scene's extent."""
+def mean_log_error(errors: np.ndarray, expected: np.ndarray, extent: float) -> float:
+    """Mean log translation error, each clipped to 1e-5 .. 1 times the scene's extent.
+
+    A pose counts with the error that its correct matches let expect, unless it is ``LOST`` times
+    as wrong or more.
+
+    Args:
+        errors, expected: as ``localize_held_out`` gives them.
+        extent: of the scene, in map units.
+    """
     extent = max(extent, 1e-9)
-    return float(np.log(np.clip(errors[..., 0] / extent, 1e-5, 1)).mean())
+    measured, allowed = errors[..., 0], expected[:, None]
+    error = np.where(measured >= LOST * allowed, measured, allowed)
+    return float(np.log(np.clip(error / extent, 1e-5, 1)).mean())

@@ -1,18 +1,22 @@
 """The planner: pseudo-queries from the map itself, and the best plan that fits a budget."""
 
 import numpy as np
+import pycolmap
 import pytest
 from synthetic import make_scene
 
 from hloc_dpqed import compress
 from hloc_dpqed.compress import CompressConf
 from hloc_dpqed.errors import InputError
+from hloc_dpqed.evaluate import pose_error
 from hloc_dpqed.io.features import FeatureFile
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.mapfile import map_info
+from hloc_dpqed.measures import PosedQuery
 from hloc_dpqed.planner import Plan, Trials, candidate_plans, neighbour_plans
 from hloc_dpqed.pseudo_queries import (
     RANSAC_SEEDS,
+    expected_error,
     hold_out_queries,
     mean_log_error,
     scene_extent,
@@ -97,10 +101,32 @@ def test_the_same_seed_gives_the_same_outcomes(scene, arrays):
 
 
 def test_mean_log_error_clips_and_does_not_depend_on_the_scale():
-    errors = np.array([[0.01, 0.1], [np.inf, np.inf], [0.0, 0.0]])
-    expected = np.mean(np.log([0.001, 1.0, 1e-5]))
-    assert mean_log_error(errors, 10.0) == pytest.approx(expected)
-    assert mean_log_error(errors * 7, 70.0) == pytest.approx(expected)
+    errors = np.array([[[0.01, 0.1]], [[np.inf, np.inf]], [[0.0, 0.0]], [[0.6, 1]]])
+    expected = np.array([0.02, 0.1, 1e-9, 0.05])
+    score = np.mean(np.log([0.002, 1.0, 1e-5, 0.06]))
+    assert mean_log_error(errors, expected, 10.0) == pytest.approx(score)
+    assert mean_log_error(errors * 7, expected * 7, 70.0) == pytest.approx(score)
+
+
+def test_expected_error_is_what_noise_gives():
+    """Against poses refined by pycolmap from matches with noise of one pixel."""
+    rng = np.random.default_rng(0)
+    camera = pycolmap.Camera.create_from_model_name(1, "PINHOLE", 500, 800, 600)
+    pose = np.eye(3, 4)
+    xyz = np.c_[rng.uniform(-2, 2, (60, 2)), rng.uniform(3, 8, 60)]
+    exact = np.asarray(camera.img_from_cam(xyz))
+    query = PosedQuery("q", camera, None, None, pose)
+    expected, errors = [], []
+    for _ in range(50):
+        keypoints = exact + rng.normal(0, 1, exact.shape)
+        expected.append(expected_error(xyz, keypoints, query, 100.0))
+        refined = pycolmap.refine_absolute_pose(
+            pycolmap.Rigid3d(), keypoints, xyz, np.ones(60, bool), camera
+        )
+        errors.append(pose_error(refined["cam_from_world"].matrix(), pose)[0])
+    assert np.mean(expected) == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=0.2)
+    nothing = expected_error(np.zeros((0, 3)), np.zeros((0, 2)), query, 100.0)
+    assert nothing == pytest.approx(100 * np.sqrt(3))
 
 
 def test_scene_extent_is_the_diagonal_of_the_centres():

@@ -3,6 +3,7 @@
 import base64
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from hloc_dpqed.report import (
     chosen_queries,
     command_line,
     dropped_points,
+    map_commands,
     map_labels,
 )
 from hloc_dpqed.report_html import Picture, match_picture, table
@@ -238,6 +240,26 @@ def test_labels_commands_and_tables():
     line = command_line("localize", ["--full_names"], {"map": "my map", "seed": 0, "logs": None})
     assert line == "hloc-dpqed localize --full_names --map 'my map' --seed 0"
     assert "<td>&lt;b&gt;</td>" in table(["x"], [["<b>"]])
+
+
+def test_the_command_of_a_planned_map_asks_for_what_was_asked():
+    conf = {"selector": "hybrid", "codec": "drqed", "code_bytes": 2, "granularity": "point"}
+    conf |= {"seed": 0, "codec_options": {"codec_budget_bytes": 7500}}
+    names = ("reference_sfm", "reference_features", "reference_poses", "queries", "features")
+    arguments = dict.fromkeys((*names, "retrieval", "matcher", "ransac_thresh", "thresholds"))
+
+    def command(asked):
+        compressed = SimpleNamespace(metadata={"conf": {**conf, "asked": asked}}, num_points=9)
+        lines = map_commands(
+            Path("m"), SimpleNamespace(label="m", compressed=compressed), arguments
+        )
+        return lines[1], any(line.startswith("# in Python") for line in lines)
+
+    line, needs_python = command({"budget": 25000, "budget_scope": "total", "planned": True})
+    assert line.endswith("--budget 25000 --budget_scope total") and "--codec" not in line
+    assert not needs_python
+    line, _ = command({"target_recall": "1@1/1"})
+    assert "--codec drqed --code_bytes 2" in line and line.endswith("--target_recall 1@1/1")
 
 
 def test_match_lines_join_the_pixels_of_both_images():
