@@ -5,7 +5,7 @@ from codec_helpers import make_observations, top1
 
 from hloc_dpqed.codecs import fit_codec, load_codec
 from hloc_dpqed.codecs.packing import pack_bits, unpack_bits
-from hloc_dpqed.codecs.plan import plan_codebooks, split_bits
+from hloc_dpqed.codecs.plan import plan_codebooks, planned_bytes, split_bits
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.mapfile.arrays import encode_arrays
@@ -44,7 +44,18 @@ def test_the_plan_keeps_its_budget(code_bytes):
         plan = plan_codebooks(rows, code_bytes, budget)
         assert sum(plan.bits) == 8 * code_bytes
         assert plan.budget == (budget or code_bytes * 256 * 64 * 2)
-        assert plan.nbytes(64) <= plan.budget
+        assert planned_bytes(plan.bits, plan.latent, plan.hidden, 64) <= plan.budget
+        assert [len(book) for book in plan.books] == [1 << b for b in plan.bits]
+        assert plan.basis.shape == (64, plan.latent)
+
+
+def test_the_plan_leaves_out_what_the_codes_lose_anyway():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(2000, 32)) * np.where(np.arange(32) < 16, 1.0, 0.1)
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    assert plan_codebooks(rows, 1, 10**6).latent == 16  # 1 % in the other dimensions
+    rows[:, 16:] *= 6
+    assert plan_codebooks(rows, 1, 10**6).latent > 16
 
 
 @pytest.mark.parametrize("budget", [8_000, 30_000])

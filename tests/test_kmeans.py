@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from hloc_dpqed.training.kmeans import (
-    effective_dimension,
     kmeans,
     latent_basis,
+    left_over,
     product_codebooks,
     residual_codebooks,
 )
@@ -25,11 +25,6 @@ def test_latent_basis_against_the_singular_value_decomposition():
     right = np.linalg.svd(x, full_matrices=False)[2][:4]
     np.testing.assert_allclose(basis @ basis.T, right.T @ right, atol=1e-4)
     assert (basis[np.abs(basis).argmax(0), np.arange(4)] > 0).all()
-
-
-def test_effective_dimension_finds_the_rank():
-    assert effective_dimension(rows(rank=5), 1e-6) == 5
-    assert effective_dimension(np.ones((3, 4)), 0.1) == 1
 
 
 def test_kmeans_is_a_fixed_point_of_lloyd():
@@ -59,3 +54,4 @@ def test_each_residual_codebook_lowers_the_error(sizes):
         left = left - book[((left[:, None] - book[None]) ** 2).sum(2).argmin(1)]
         errors.append(float((left**2).sum()))
     assert all(after < before for before, after in itertools.pairwise(errors))
+    assert left_over(x, books, 0) == pytest.approx(errors[-1] / errors[0], rel=1e-5)

@@ -17,7 +17,6 @@ from ..errors import InputError
 from ..reference import Observations, mean_descriptors
 from ..training.batches import Tracks
 from ..training.beam import beam_search, orthogonal_codebooks
-from ..training.kmeans import latent_basis, residual_codebooks
 from ..training.loop import minimise
 from ..training.losses import contrastive_loss, reconstruction_loss
 from ..training.reencode import best_candidates
@@ -130,13 +129,17 @@ class DRQEDCodec(Codec):
             rows = np.sort(rng.choice(rows, 65_536, replace=False))
         rows = means[rows]
         plan = plan_codebooks(
-            rows, code_bytes, codec_budget_bytes, bits=bits, latent=latent, hidden=hidden
+            rows,
+            code_bytes,
+            codec_budget_bytes,
+            seed=seed,
+            bits=bits,
+            latent=latent,
+            hidden=hidden,
         )
-        start = latent_basis(rows, plan.latent)
-        sizes = [min(1 << b, len(rows)) for b in plan.bits]
         num_centroids(len(rows), max(plan.bits), cls.name)  # warns where there are fewer
-        books = residual_codebooks(rows @ start, sizes, seed)
-        module = _Module(books, start, plan.hidden).to(device)
+        sizes = [len(book) for book in plan.books]
+        module = _Module(plan.books, plan.basis, plan.hidden).to(device)
         targets = torch.from_numpy(means).to(device)
         codes = torch.zeros(len(means), len(sizes), dtype=torch.int64, device=device)
         drawn: list[np.ndarray] = []

@@ -1,47 +1,57 @@
-"""How a codec spends its bytes: number and size of codebooks, their dimension, the decoder."""
+"""How drqed spends its bytes: number and size of codebooks, their dimension, the decoder. Ours."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..errors import InputError
-from ..training.kmeans import effective_dimension
+from ..training.kmeans import latent_basis, left_over, residual_codebooks
 from .shrink import GROUPS, basis_step
 
-MISSING_ENERGY = 2e-3  # of the descriptors' energy, what the latent space leaves out
-TOLERATED_ENERGY = 1e-2  # what it may leave out where that pays for larger codebooks
+MISSING_ENERGY = 2e-3  # of the descriptors' energy, what the latent space may leave out
+MISSING_SHARE = 0.12  # or this share of what the codes leave over, where that is more
 MAX_BITS = 12  # of an index: a beam search over more centroids takes too long
 POINTS_PER_CENTROID = 2  # at least, or the codebook is the map
-HIDDEN = 64  # width of the perceptron: 2 million codes a second allow no more
+WIDTHS = (64, 32, 16)  # of the perceptron: 2 million codes a second allow no more
+PERCEPTRON_SHARE = 1 / 8  # of the codec's bytes at most; codebooks are worth more
 STEP = 0.7  # of a stored entry with codes of one byte, in root mean squares; see planned_step
 ENTRY_BITS = 1.4  # of an entropy-coded codebook entry at a step of one, as measured
 
 
 @dataclass(frozen=True)
 class CodebookPlan:
-    """What ``plan_codebooks`` decided.
+    """What ``plan_codebooks`` decided, and where training starts.
 
     Attributes:
         bits: of each index.
-        latent: dimension of the centroids.
+        latent: L, dimension of the centroids.
         hidden: width of the perceptron, 0 for none.
         budget: bytes of the stored codec.
+        books: float32 (K_m, L) for each index: residual k-means.
+        basis: (D, L) float32: principal axes.
     """
 
     bits: tuple[int, ...]
     latent: int
     hidden: int
     budget: int
+    books: list[np.ndarray] = field(repr=False, compare=False)
+    basis: np.ndarray = field(repr=False, compare=False)
 
-    def nbytes(self, dim: int) -> int:
-        """About what the stored codec takes with entries of the planned step."""
-        rows, step = sum(1 << b for b in self.bits), planned_step(sum(self.bits) // 8)
-        entry_bits = ENTRY_BITS - np.log2(step)
-        basis_bits = 2.05 - np.log2(basis_step(step, rows, dim))  # entropy of a normal variable
-        entries = rows * self.latent * entry_bits + dim * self.latent * np.clip(basis_bits, 1, 8)
-        tables = 50 * GROUPS + 4 * len(self.bits) + 200
-        perceptron = self.hidden * (self.latent + dim + 2) + 2 * dim if self.hidden else 0
-        return int(entries / 8) + tables + perceptron
+
+def planned_bytes(bits: tuple[int, ...], latent: int, hidden: int, dim: int) -> int:
+    """About what the stored codec takes with entries of the planned step."""
+    rows, step = sum(1 << b for b in bits), planned_step(sum(bits) // 8)
+    entry_bits = ENTRY_BITS - np.log2(step)
+    basis_bits = 2.05 - np.log2(basis_step(step, rows, dim))  # entropy of a normal variable
+    entries = rows * latent * entry_bits + dim * latent * np.clip(basis_bits, 1, 8)
+    tables = 50 * GROUPS + 4 * len(bits) + 200
+    return int(entries / 8) + tables + perceptron_bytes(hidden, latent, dim)
+
+
+def perceptron_bytes(hidden: int, latent: int, dim: int) -> int:
+    """What the perceptron takes: int8 weights, float16 biases."""
+    return hidden * (latent + dim + 2) + 2 * dim if hidden else 0
 
 
 def planned_step(code_bytes: int) -> float:
@@ -64,6 +74,7 @@ def plan_codebooks(
     code_bytes: int,
     budget: int | None = None,
     *,
+    seed: int = 0,
     bits: list[int] | None = None,
     latent: int | None = None,
     hidden: int | None = None,
@@ -71,14 +82,15 @@ def plan_codebooks(
     """The largest codebooks that fit the codec's byte budget.
 
     At a given code size a few large residual codebooks quantize better than many small ones, and
-    cost more bytes. The latent dimension is what the descriptors fill (``MISSING_ENERGY``), or less
-    (``TOLERATED_ENERGY``) where that pays for larger codebooks; where not even the smallest
-    codebooks fit, it shrinks further.
+    cost more bytes. The latent dimension is the least that leaves out ``MISSING_ENERGY``, or
+    ``MISSING_SHARE`` of what the codes leave over anyway; where not even the smallest codebooks
+    fit, it shrinks further.
 
     Args:
-        rows: (N, D) descriptors that will be encoded.
+        rows: (N, D) descriptors that will be encoded, N at least 1.
         code_bytes: bytes of one code.
         budget: bytes of the stored codec; by default those of float16 codebooks of 8-bit indices.
+        seed: of the codebooks.
         bits, latent, hidden: given instead of planned.
 
     Raises:
@@ -92,34 +104,63 @@ def plan_codebooks(
         raise InputError(f"codec drqed: bits {list(bits)} do not add up to {total}")
     if budget is None:
         budget = code_bytes * 256 * dim * 2
-    full = _whole_groups(latent or effective_dimension(rows, MISSING_ENERGY), dim)
-    widest = int(np.log2(max(len(rows) / POINTS_PER_CENTROID, 2)))
     choices = [tuple(bits or ())]
     if bits is None:
+        widest = int(np.log2(max(len(rows) / POINTS_PER_CENTROID, 2)))
         largest = min(MAX_BITS, max(widest, 4), total)
         choices = [split_bits(total, b) for b in range(largest, 3, -1)]
-    widths = (HIDDEN, HIDDEN // 2, HIDDEN // 4, 0) if hidden is None else (hidden,)
-    least = full
-    if not latent:
-        least = min(full, _whole_groups(effective_dimension(rows, TOLERATED_ENERGY), dim))
+    basis = latent_basis(rows, dim)
+    projected = rows @ basis
+    energy = (projected.astype(np.float64) ** 2).sum(0)
+    missing = 1 - np.cumsum(energy) / max(energy.sum(), 1e-300)
+    full = _whole_groups(latent or _least(missing, MISSING_ENERGY), dim)
+
+    def size(split: tuple[int, ...], latent: int, hidden: int) -> int:
+        return planned_bytes(split, latent, hidden, dim)
+
+    def start(split: tuple[int, ...], dims: int) -> list[np.ndarray]:
+        sizes = [min(1 << b, len(rows)) for b in split]
+        return residual_codebooks(np.ascontiguousarray(projected[:, :dims]), sizes, seed)
+
     for split in choices:
-        for width in widths:
-            plan = CodebookPlan(split, full, width, budget)
-            if plan.nbytes(dim) <= budget:
-                return plan
-        for smaller in range(full - GROUPS, least - 1, -GROUPS):
-            plan = CodebookPlan(
-                split, smaller, hidden if hidden is not None else HIDDEN // 4, budget
+        # The fewest dimensions that any outcome of the k-means could allow.
+        fewest = full if latent else min(full, _whole_groups(_least(missing, MISSING_SHARE), dim))
+        if size(split, fewest, hidden or 0) > budget:
+            continue
+        books = start(split, full)
+        dims = full
+        if not latent:
+            left = float(left_over(projected[:, :full], books, seed)) * MISSING_SHARE
+            dims = min(full, _whole_groups(_least(missing, left), dim))
+        width = hidden
+        if width is None:
+            fitting = (
+                w for w in WIDTHS if perceptron_bytes(w, dims, dim) <= PERCEPTRON_SHARE * budget
             )
-            if plan.nbytes(dim) <= budget:
-                return plan
+            width = next(fitting, 0)
+        if size(split, dims, width) <= budget:
+            sliced = [np.ascontiguousarray(book[:, :dims]) for book in books]
+            return CodebookPlan(
+                split, dims, width, budget, sliced, np.ascontiguousarray(basis[:, :dims])
+            )
     # Nothing fits whole: the smallest codebooks in fewer dimensions.
     for split in choices[::-1]:
-        for smaller in range(full - GROUPS, 0, -GROUPS):
-            plan = CodebookPlan(split, smaller, widths[-1], budget)
-            if plan.nbytes(dim) <= budget:
-                return plan
+        for dims in range(full, 0, -GROUPS):
+            if size(split, dims, hidden or 0) <= budget:
+                return CodebookPlan(
+                    split,
+                    dims,
+                    hidden or 0,
+                    budget,
+                    start(split, dims),
+                    np.ascontiguousarray(basis[:, :dims]),
+                )
     raise InputError(f"codec drqed: no codec of {dim} dimensions fits {budget} bytes")
+
+
+def _least(missing: np.ndarray, share: float) -> int:
+    """How many principal axes leave out at most ``share`` of the energy."""
+    return min(int(np.argmax(missing <= share)) + 1, len(missing))
 
 
 def _whole_groups(latent: int, dim: int) -> int:

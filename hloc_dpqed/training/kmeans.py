@@ -34,15 +34,11 @@ def residual_codebooks(x: np.ndarray, sizes: list[int], seed: int) -> list[np.nd
     Source: Chen, Guan, Wang, "Approximate Nearest Neighbor Search by Residual Vector
     Quantization", Sensors 2010, without the beam: training refines what this starts.
     """
-    if len(x) > MAX_ROWS:
-        x = x[np.sort(np.random.default_rng(seed).choice(len(x), MAX_ROWS, replace=False))]
-    residual = np.array(x, np.float32)
+    residual = np.array(_some_rows(x, seed), np.float32)
     books = []
     for size in sizes:
         books.append(kmeans(residual, size, seed))
-        index = faiss.IndexFlatL2(x.shape[1])
-        index.add(books[-1])
-        residual -= books[-1][index.search(residual, 1)[1][:, 0]]
+        residual -= books[-1][_nearest(residual, books[-1])]
     return books
 
 
@@ -56,8 +52,25 @@ def latent_basis(x: np.ndarray, latent: int) -> np.ndarray:
     return np.ascontiguousarray(axes, np.float32)
 
 
-def effective_dimension(x: np.ndarray, missing: float) -> int:
-    """How many principal axes hold all but ``missing`` of the (N, D) rows' energy."""
-    energy = np.linalg.eigvalsh(x.T.astype(np.float64) @ x)[::-1].clip(0)
-    share = np.cumsum(energy) / max(energy.sum(), 1e-300)
-    return int(np.searchsorted(share, 1 - missing) + 1)
+def left_over(x: np.ndarray, codebooks: list[np.ndarray], seed: int) -> float:
+    """The share of the energy of (N, D) rows that codes chosen one codebook at a time leave over.
+
+    Measured on at most ``MAX_ROWS`` rows.
+    """
+    x = _some_rows(x, seed)
+    residual = np.array(x, np.float32)
+    for book in codebooks:
+        residual -= book[_nearest(residual, book)]
+    return float((residual**2).sum() / max(float((x**2).sum()), 1e-30))
+
+
+def _some_rows(x: np.ndarray, seed: int) -> np.ndarray:
+    if len(x) <= MAX_ROWS:
+        return x
+    return x[np.sort(np.random.default_rng(seed).choice(len(x), MAX_ROWS, replace=False))]
+
+
+def _nearest(x: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    index = faiss.IndexFlatL2(x.shape[1])
+    index.add(centroids)
+    return index.search(x, 1)[1][:, 0]
