@@ -27,7 +27,13 @@ _spec.loader.exec_module(codecs_benchmark)
 TABLES = {
     "losses": [
         f"dpqed:4:losses={v}"
-        for v in ("reconstruction", "triplet_original", "triplet_dequantized", "both")
+        for v in (
+            "reconstruction",
+            "triplet_original",
+            "triplet_dequantized",
+            "both",
+            "contrastive",
+        )
     ],
     "decoder": [f"dpqed:4:decoder={v}" for v in ("none", "linear", "mlp")],
     "assignment": [f"dpqed:4:assignment={v}" for v in ("straight_through", "soft", "rotation")],
@@ -38,7 +44,16 @@ TABLES = {
         f"drqed:4:bits={v}" for v in ("[8,8,8,8]", "[9,9,9,5]", "[10,10,10,2]", "[11,11,10]")
     ],
     "drqed-bits-2": [f"drqed:2:bits={v}" for v in ("[8,8]", "[10,6]", "[11,5]", "[12,4]")],
-    "drqed-training": ["drqed:4:steps=1:learning_rate=0.0", "drqed:4:steps=200", "drqed:4"],
+    "drqed-training": [
+        "drqed:4:steps=1:learning_rate=0.0",
+        *(f"drqed:4:steps={v}" for v in (300, 900, 1800)),
+        "drqed:4:learning_rate=3e-3",
+    ],
+    "drqed-loss": [
+        "drqed:4",
+        "drqed:4:both_ways=False",
+        *(f"drqed:4:temperature={v}" for v in (0.02, 0.05, 0.1)),
+    ],
     "drqed-negatives": [f"drqed:4:neighbours={v}" for v in (0.0, 0.5, 1.0)],
     "drqed-decoder": [f"drqed:4:hidden={v}" for v in (0, 16, 64)],
     "drqed-reencode": [
@@ -50,15 +65,19 @@ TABLES = {
 def main() -> None:
     parser = codecs_benchmark.arguments(__doc__.splitlines()[0], "pseudo")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument(
+        "--extra", default="", help="more options of every codec, such as steps=500:batch=512"
+    )
     args = parser.parse_args()
     set_num_threads(args.threads)
     for table in args.tables:
         print(f"\n### {table} ({args.queries} queries)\n")
-        columns: dict[str, list[str]] = {spec: [] for spec in TABLES[table]}
+        specs = [":".join(filter(None, (spec, args.extra))) for spec in TABLES[table]]
+        columns: dict[str, list[str]] = {spec: [] for spec in specs}
         for scene in args.scenes:
-            cells = codecs_benchmark.cells_of(args, scene, ["none:0", *TABLES[table]])
+            cells = codecs_benchmark.cells_of(args, scene, ["none:0", *specs])
             reference = np.mean(cells["none:0"][0]["correct"])
-            for spec in TABLES[table]:
+            for spec in specs:
                 correct = np.mean([cell["correct"] for cell in cells[spec]])
                 columns[spec].append(f"{correct:.0f} ({100 * correct / reference:.0f} %)")
         rows = [[spec, *values] for spec, values in columns.items()]

@@ -119,7 +119,7 @@ def run_cell(
         found = measure(read_map(path), queries, ransac_seeds)
     return {
         "total_bytes": info["total_bytes"],
-        "codec_bytes": sum(tensor.nbytes for tensor in codec.tensors().values()),
+        "codec_bytes": info["codec_bytes"],
         "code_bytes": codec.code_size,
         "points": len(codes),
         "distinct_codes": info["distinct_codes"],

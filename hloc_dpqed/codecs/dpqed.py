@@ -18,12 +18,12 @@ from ..training.decoder import DECODERS, Decoder
 from ..training.gradients import ESTIMATORS, quantize
 from ..training.kmeans import product_codebooks
 from ..training.loop import minimise
-from ..training.losses import hardest_negatives, reconstruction_loss, triplet_loss
+from ..training.losses import contrastive_loss, hardest_negatives, reconstruction_loss, triplet_loss
 from .base import Codec
 from .packing import codebooks_for, num_centroids, pack_indices, unpack_indices
 from .pq import training_rows
 
-LOSSES = ("reconstruction", "triplet_original", "triplet_dequantized", "both")
+LOSSES = ("reconstruction", "triplet_original", "triplet_dequantized", "both", "contrastive")
 _CHUNK = 8192  # rows encoded or decoded at once: the working set stays in cache
 
 
@@ -73,7 +73,8 @@ class DPQEDCodec(Codec):
         decoded; the negative is the hardest of the batch's other points.
 
         Args:
-            losses: 'reconstruction' alone, with one of the two triplet losses, or with both.
+            losses: 'reconstruction' alone, with one of the two triplet losses, or with both; or
+                'contrastive', drqed's loss instead of the triplets (not the paper's).
             decoder: 'none', 'linear' or 'mlp'.
             assignment: the gradient estimator: 'straight_through', 'rotation' or 'soft'.
             bits: of an index: 8 (256 centroids) or 4 (16, twice as many codebooks).
@@ -125,6 +126,9 @@ class DPQEDCodec(Codec):
             loss = reconstruction_loss(keys, targets)["total"].mean()
             if len(labels) < 2:
                 return loss
+            if losses == "contrastive":
+                match = contrastive_loss(anchors, keys, labels, labels, 0.03, both_ways=True)
+                return 0.3 * loss + match["total"].mean()
             if losses in ("triplet_original", "both"):
                 hard = hardest_negatives(anchors, keys, labels, labels)
                 triplet = triplet_loss(anchors, keys, keys[hard], margin)
