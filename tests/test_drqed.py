@@ -44,7 +44,7 @@ def test_the_plan_keeps_its_budget(code_bytes):
         plan = plan_codebooks(rows, code_bytes, budget)
         assert sum(plan.bits) == 8 * code_bytes
         assert plan.budget == (budget or code_bytes * 256 * 64 * 2)
-        assert planned_bytes(plan.bits, plan.latent, plan.hidden, 64) <= plan.budget
+        assert planned_bytes(plan.bits, plan.latent, plan.hidden, 64, 1.2) <= plan.budget
         assert [len(book) for book in plan.books] == [1 << b for b in plan.bits]
         assert plan.basis.shape == (64, plan.latent)
 

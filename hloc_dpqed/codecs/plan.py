@@ -9,12 +9,12 @@ from ..training.kmeans import latent_basis, left_over, residual_codebooks
 from .shrink import GROUPS, basis_step
 
 MISSING_ENERGY = 2e-3  # of the descriptors' energy, what the latent space may leave out
-MISSING_SHARE = 0.12  # or this share of what the codes leave over, where that is more
+MISSING_SHARE = 0.2  # or this share of what the codes leave over, where that is more
 MAX_BITS = 12  # of an index: a beam search over more centroids takes too long
 POINTS_PER_CENTROID = 2  # at least, or the codebook is the map
 WIDTHS = (64, 32, 16)  # of the perceptron: 2 million codes a second allow no more
-PERCEPTRON_SHARE = 1 / 8  # of the codec's bytes at most; codebooks are worth more
-STEP = 0.7  # of a stored entry with codes of one byte, in root mean squares; see planned_step
+PERCEPTRON_SHARE = 1 / 16  # of the codec's bytes at most; codebooks are worth more
+NOISE_SHARE = 0.12  # of what the codes leave over, for the noise of coarsely stored entries
 ENTRY_BITS = 1.4  # of an entropy-coded codebook entry at a step of one, as measured
 
 
@@ -39,9 +39,9 @@ class CodebookPlan:
     basis: np.ndarray = field(repr=False, compare=False)
 
 
-def planned_bytes(bits: tuple[int, ...], latent: int, hidden: int, dim: int) -> int:
-    """About what the stored codec takes with entries of the planned step."""
-    rows, step = sum(1 << b for b in bits), planned_step(sum(bits) // 8)
+def planned_bytes(bits: tuple[int, ...], latent: int, hidden: int, dim: int, step: float) -> int:
+    """About what the stored codec takes with entries of ``step``, in their root mean squares."""
+    rows = sum(1 << b for b in bits)
     entry_bits = ENTRY_BITS - np.log2(step)
     basis_bits = 2.05 - np.log2(basis_step(step, rows, dim))  # entropy of a normal variable
     entries = rows * latent * entry_bits + dim * latent * np.clip(basis_bits, 1, 8)
@@ -54,13 +54,13 @@ def perceptron_bytes(hidden: int, latent: int, dim: int) -> int:
     return hidden * (latent + dim + 2) + 2 * dim if hidden else 0
 
 
-def planned_step(code_bytes: int) -> float:
-    """The step of the entries, in their root mean square, for which codebooks are planned.
+def planned_step(left: float) -> float:
+    """The step whose noise, a twelfth of its square, is ``NOISE_SHARE`` of what codes leave over.
 
-    The noise of the entries must shrink with the error that the code leaves: longer codes want
-    finer entries, shorter ones more centroids.
+    Args:
+        left: share of the descriptors' energy.
     """
-    return STEP / max(code_bytes, 1) ** 0.5
+    return (12 * NOISE_SHARE * max(left, 1e-3)) ** 0.5
 
 
 def split_bits(total: int, largest: int) -> tuple[int, ...]:
@@ -115,30 +115,26 @@ def plan_codebooks(
     missing = 1 - np.cumsum(energy) / max(energy.sum(), 1e-300)
     full = _whole_groups(latent or _least(missing, MISSING_ENERGY), dim)
 
-    def size(split: tuple[int, ...], latent: int, hidden: int) -> int:
-        return planned_bytes(split, latent, hidden, dim)
-
     def start(split: tuple[int, ...], dims: int) -> list[np.ndarray]:
         sizes = [min(1 << b, len(rows)) for b in split]
         return residual_codebooks(np.ascontiguousarray(projected[:, :dims]), sizes, seed)
 
+    # The fewest dimensions and the coarsest step that any outcome of the k-means could allow.
+    fewest = full if latent else min(full, _whole_groups(_least(missing, MISSING_SHARE), dim))
+    coarsest = planned_step(1.0)
     for split in choices:
-        # The fewest dimensions that any outcome of the k-means could allow.
-        fewest = full if latent else min(full, _whole_groups(_least(missing, MISSING_SHARE), dim))
-        if size(split, fewest, hidden or 0) > budget:
+        if planned_bytes(split, fewest, hidden or 0, dim, coarsest) > budget:
             continue
         books = start(split, full)
+        left = left_over(projected[:, :full], books, seed)
         dims = full
         if not latent:
-            left = float(left_over(projected[:, :full], books, seed)) * MISSING_SHARE
-            dims = min(full, _whole_groups(_least(missing, left), dim))
+            dims = min(full, _whole_groups(_least(missing, MISSING_SHARE * left), dim))
         width = hidden
         if width is None:
-            fitting = (
-                w for w in WIDTHS if perceptron_bytes(w, dims, dim) <= PERCEPTRON_SHARE * budget
-            )
-            width = next(fitting, 0)
-        if size(split, dims, width) <= budget:
+            most = PERCEPTRON_SHARE * budget
+            width = next((w for w in WIDTHS if perceptron_bytes(w, dims, dim) <= most), 0)
+        if planned_bytes(split, dims, width, dim, planned_step(left)) <= budget:
             sliced = [np.ascontiguousarray(book[:, :dims]) for book in books]
             return CodebookPlan(
                 split, dims, width, budget, sliced, np.ascontiguousarray(basis[:, :dims])
@@ -146,7 +142,7 @@ def plan_codebooks(
     # Nothing fits whole: the smallest codebooks in fewer dimensions.
     for split in choices[::-1]:
         for dims in range(full, 0, -GROUPS):
-            if size(split, dims, hidden or 0) <= budget:
+            if planned_bytes(split, dims, hidden or 0, dim, coarsest) <= budget:
                 return CodebookPlan(
                     split,
                     dims,
