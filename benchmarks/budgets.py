@@ -11,6 +11,7 @@ Each plan, map and measurement is kept in ``--output``; a second run does only w
 """
 
 import argparse
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -24,7 +25,7 @@ from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.atomic import write_bytes, write_text
 from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
 from hloc_dpqed.mapfile import read_map, section_bytes
-from hloc_dpqed.planner import Plan, Trials, candidate_plans, neighbour_plans
+from hloc_dpqed.planner import Outcome, Plan, Trials, candidate_plans, neighbour_plans
 from hloc_dpqed.report import uncompressed_map
 from hloc_dpqed.threads import set_num_threads
 
@@ -84,6 +85,29 @@ def base_conf(family: str, seed: int) -> CompressConf:
     return CompressConf(selector="hybrid" if family == "ours" else "kcover", seed=seed)
 
 
+class KeptTrials(Trials):
+    """Trials whose outcomes are kept in ``folder``."""
+
+    folder: Path
+    name: str
+
+    def run(self, plan: Plan, budget: int, scope: str) -> Outcome:
+        text = json.dumps([asdict(plan), self.conf.selector, budget], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        path = self.folder / "trials" / f"{self.name}_{budget}_{plan.codec}_{digest}.json"
+        if not path.is_file():
+            try:
+                made = super().run(plan, budget, scope)
+                kept = {**asdict(made), "errors": made.errors.tolist()}
+            except InputError as error:
+                kept = {"refused": str(error)}
+            write_text(path, json.dumps(kept))
+        kept = json.loads(path.read_text())
+        if "refused" in kept:
+            raise InputError(kept["refused"])
+        return Outcome(**{**kept, "plan": plan, "errors": np.array(kept["errors"])})
+
+
 class Bench:
     """One scene: loaded only if something is missing."""
 
@@ -109,13 +133,15 @@ class Bench:
                 scene.folder / "global-feats-vlad.h5", scene.reference.image_names
             )
             with FeatureFile(scene.features) as file:
-                self._trials[conf.selector] = Trials(
+                trials = KeptTrials(
                     scene.reference,
                     scene.observations,
                     conf,
                     file.read,
                     global_descriptors=described,
                 )
+            trials.folder, trials.name = self.output, self.name.replace("/", "-")
+            self._trials[conf.selector] = trials
         return self._trials[conf.selector]
 
     def plan(self, family: str, budget: int) -> dict | None:

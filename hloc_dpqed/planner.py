@@ -65,7 +65,8 @@ class Plan:
     def __str__(self) -> str:
         options = "".join(f" {key}={value}" for key, value in self.options.items())
         part = f", {self.codec_part:.0%} for the codec" if self.codec_part else ""
-        return f"{self.codec} {self.code_bytes} B{options}{part}"
+        coarse = f", {self.xyz_pixels:g} px" if self.xyz_pixels != XYZ_PIXELS else ""
+        return f"{self.codec} {self.code_bytes} B{options}{part}{coarse}"
 
     def conf(self, base: CompressConf, budget: int) -> CompressConf:
         """``base`` with what this plan decides for a file of ``budget`` bytes."""
@@ -233,6 +234,7 @@ class Trials:
         kept = best.plan
         return (
             best.num_points == self.held.reference.num_points
+            and plan.xyz_pixels >= kept.xyz_pixels
             and plan.options == kept.options
             and plan.code_bytes <= kept.code_bytes
             and plan.codec_part <= kept.codec_part
@@ -303,7 +305,7 @@ def candidate_plans(dim: int, num_points: int, budget: int, scope: str) -> list[
 
 
 def neighbour_plans(plan: Plan) -> list[Plan]:
-    """Plans that differ from ``plan`` in one step of the code size or of the codec's part."""
+    """Plans that differ in one step of the codec's part, of the code size, or in precision."""
     near = []
     if plan.codec_part in CODEC_PARTS:
         k = CODEC_PARTS.index(plan.codec_part)
@@ -311,4 +313,8 @@ def neighbour_plans(plan: Plan) -> list[Plan]:
     if plan.codec == "drqed" and plan.codec_part and plan.code_bytes in CODE_SIZES:
         k = CODE_SIZES.index(plan.code_bytes)
         near += [replace(plan, code_bytes=CODE_SIZES[j]) for j in (k - 1, k + 1) if 0 <= j < 5]
+    if plan.xyz_pixels == FRUGAL_PIXELS:
+        near.append(replace(plan, xyz_pixels=XYZ_PIXELS, score_levels=SCORE_LEVELS))
+    else:
+        near.append(replace(plan, xyz_pixels=FRUGAL_PIXELS, score_levels=FRUGAL_LEVELS))
     return near
