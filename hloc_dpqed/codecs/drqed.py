@@ -87,7 +87,7 @@ class DRQEDCodec(Codec):
         bits: list[int] | None = None,
         temperature: float = 0.03,
         both_ways: bool = True,
-        reconstruction_weight: float = 0.3,
+        reconstruction_weight: float | None = None,
         neighbours: float = 1.0,
         steps: int = 900,
         batch: int = 1024,
@@ -110,7 +110,9 @@ class DRQEDCodec(Codec):
                 of each index; by default what ``plan_codebooks`` makes of the budget.
             temperature: of the softmax over cosine similarities.
             both_ways: ask each key for its anchor too, as mutual nearest neighbours do.
-            reconstruction_weight: of the squared error to the point's mean.
+            reconstruction_weight: of the squared error to the point's mean; by default a quarter
+                of ``code_bytes``: the longer the code, the more faithful it can be, which keeps
+                precision.
             neighbours: share of the batches drawn from an image and those that share points with
                 it, where the hard negatives are; the others are drawn from the whole map.
             steps, batch, learning_rate: of Adam, with cosine decay.
@@ -120,6 +122,8 @@ class DRQEDCodec(Codec):
         """
         if len(observations) == 0:
             raise InputError("the map has no observation to fit a codec on")
+        if reconstruction_weight is None:
+            reconstruction_weight = code_bytes / 4
         means = mean_descriptors(observations)
         tracks = Tracks.from_observations(observations)
         rng = np.random.default_rng(seed)
