@@ -150,12 +150,14 @@ class _Information:
         parts: list[np.ndarray] = []
         count = 0
         bar = tqdm(total=num_points, desc="Selecting points", disable=not progress)
+        # Each step passes over all bounds: large maps add more points in one.
+        least = min(max(64, self.num_points // 300), 4096)
         while count < num_points:
             best = bound.max()
             if best <= 0:  # only points that no image sees are left
                 break
             near = np.flatnonzero(bound >= (1 - tolerance) * best)
-            batch = int(np.clip(count // 16, 64, 4096))
+            batch = int(np.clip(count // 16, least, 4096))
             if len(near) > batch:
                 near = near[np.lexsort((near, -bound[near]))[:batch]]
                 near.sort()

@@ -13,7 +13,11 @@ Ours: the default weights, K from the coverage that K-cover reaches at the budge
 co-visible points for large maps, and the rounding: the points of the largest x in the relaxation.
 """
 
+import contextlib
 import logging
+import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -176,7 +180,8 @@ class Program:
             kinds = [highspy.HighsVarType.kInteger] * self.num_points
             kinds += [highspy.HighsVarType.kContinuous] * (lp.num_col_ - self.num_points)
             lp.integrality_ = kinds
-        solver = highspy.Highs()
+        with _standard_output_closed():  # HiGHS 1.16 greets as it is made
+            solver = highspy.Highs()
         solver.silent()  # HiGHS writes to standard output otherwise
         solver.setOptionValue("threads", 1)
         solver.setOptionValue("random_seed", 0)
@@ -187,6 +192,21 @@ class Program:
         info = solver.getInfo()
         x = np.array(solver.getSolution().col_value)[: self.num_points]
         return x, float(info.mip_dual_bound if integral else info.objective_function_value)
+
+
+@contextlib.contextmanager
+def _standard_output_closed() -> Iterator[None]:
+    """What native code writes to standard output meanwhile is dropped."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(nowhere)
+        os.close(saved)
 
 
 def build_program(
