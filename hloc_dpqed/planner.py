@@ -20,7 +20,7 @@ from .compressed_map import CompressedMap
 from .errors import InputError
 from .holdout import HoldOut
 from .io.features import FeatureFile, ImageFeatures
-from .kept import KeptPoints
+from .kept import OTHER_BYTES, KeptPoints
 from .logger import logger
 from .mapfile import SCORE_LEVELS, XYZ_PIXELS
 from .pseudo_queries import (
@@ -34,7 +34,7 @@ from .reference import Observations, ReferenceMap
 
 CODE_SIZES = (2, 3, 4, 6, 8)
 CODEC_PARTS = (0.1, 0.2, 0.3, 0.45, 0.6)  # of the file, for codebooks and decoder
-START = ((2, 0.3), (4, 0.3))  # where the search begins: code size and part
+START_SIZES, START_PART = (2, 4, 8), 0.3  # where the search begins; two of these sizes
 # Where not every point fits, coarser coordinates pay for more points. Mutual nearest neighbours,
 # with which plans are measured, do not look at scores.
 FRUGAL_PIXELS, FRUGAL_LEVELS = 0.5, 0
@@ -191,6 +191,8 @@ class Trials:
     ) -> list[Outcome]:
         """Try plans from ``start`` on to the neighbours of the best: outcomes, the best first.
 
+        Each codec is climbed to its own best plan, the better ones first.
+
         Args:
             neighbours: of a plan, the likelier ones first.
             most: plans that are tried; those of ``start`` all are.
@@ -213,12 +215,18 @@ class Trials:
                     refused.append(str(error))
                 bar.update()
                 if outcomes and not any(p in start for p in waiting):
-                    best = min(outcomes, key=_rank)
-                    waiting = [
-                        p
-                        for p in neighbours(best.plan)
-                        if p not in tried and not self._leaves_more(p, best)
-                    ]
+                    # Those of the best; where all were tried, of the best of another codec.
+                    waiting = []
+                    seen: set[str] = set()
+                    for best in sorted(outcomes, key=_rank):
+                        if waiting or best.plan.codec in seen:
+                            continue
+                        seen.add(best.plan.codec)
+                        waiting = [
+                            p
+                            for p in neighbours(best.plan)
+                            if p not in tried and not self._leaves_more(p, best)
+                        ]
         if not outcomes:
             raise InputError(refused[-1] if refused else f"--budget {budget}: no plan to try")
         outcomes.sort(key=_rank)
@@ -300,7 +308,10 @@ def candidate_plans(dim: int, num_points: int, budget: int, scope: str) -> list[
     if num_points * (largest + 8) <= 0.5 * budget:
         return [Plan("drqed", largest, codec_part=0.45), *signs]
     frugal: dict[str, Any] = {"xyz_pixels": FRUGAL_PIXELS, "score_levels": FRUGAL_LEVELS}
-    plans = [Plan("drqed", size, codec_part=part, **frugal) for size, part in START]
+    sizes = START_SIZES[:2]
+    if num_points * (sizes[1] + OTHER_BYTES) <= (1 - START_PART) * budget:  # all fit
+        sizes = START_SIZES[1:]
+    plans = [Plan("drqed", size, codec_part=START_PART, **frugal) for size in sizes]
     return plans + [replace(plan, **frugal) for plan in signs]
 
 
