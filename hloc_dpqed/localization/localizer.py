@@ -242,8 +242,8 @@ class Localizer:
         else:
             everything = self._descriptors(np.arange(len(self._distinct)))
             if self._is_mutual():
-                rows = torch.arange(len(everything), device=self.device)
-                (matches,) = match_images(query, everything, [rows], self.conf)
+                all_rows = torch.arange(len(everything), device=self.device)
+                (matches,) = match_images(query, everything, [all_rows], self.conf)
             else:
                 matches = match_all(query, everything, self.conf)
         point_of_code = np.arange(self.map.num_points)
