@@ -27,6 +27,7 @@ setup(
         "hloc": ["hloc", "kornia", "opencv-python-headless"],
         "ilp": ["highspy>=1.7"],
         "plot": ["matplotlib>=3.7"],
+        "ray": ["ray>=2.9"],
         "report": ["pillow", "plotly>=5"],
         "dev": [
             "build",

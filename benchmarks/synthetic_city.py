@@ -2,7 +2,7 @@
 
 It has the size and the sparsity of large visual-localization maps (by default that of Aachen:
 685,000 points, 4,328 images, 2.7 million observations) without their data. Geometry, poses and
-visibility are generated; descriptors are optional and resampled from the tracks of a real map.
+visibility are generated here, descriptors and files by ``city_files.py``.
 
     python benchmarks/synthetic_city.py --scale 1      prints the statistics of the map
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pycolmap
 
-from hloc_dpqed.reference import Observations, ReferenceMap, normalise_rows
+from hloc_dpqed.reference import Observations, ReferenceMap
 from hloc_dpqed.visibility import Visibility
 
 NUM_POINTS, NUM_IMAGES, NUM_OBSERVATIONS = 685_000, 4_328, 2_700_000
@@ -36,7 +36,6 @@ def city(
     num_images: int = NUM_IMAGES,
     num_observations: int = NUM_OBSERVATIONS,
     *,
-    tracks: Observations | None = None,
     seed: int = 0,
 ) -> tuple[ReferenceMap, Observations]:
     """Generate a city.
@@ -44,12 +43,11 @@ def city(
     Args:
         num_points, num_images, num_observations: exact sizes of the map. Every track has two
             observations at least; tracks lengths fall off geometrically.
-        tracks: of a real map; each point gets the descriptors of one of its tracks, turned a
-            little so that no two points are equal. None leaves descriptors with no dimension.
         seed: the same seed gives the same city.
 
     Returns:
-        The map and its observations (keypoints with half a pixel of noise).
+        The map and its observations: keypoints with half a pixel of noise, descriptors of no
+        dimension.
 
     Raises:
         ValueError: the sizes do not fit together (too few or too many observations to a point or
@@ -99,7 +97,7 @@ def city(
         keypoint_index=(np.arange(len(point)) - indptr[image]).astype(np.int32),
     )
     observations = Observations(
-        _descriptors(visibility, tracks, rng),
+        np.zeros((len(point), 0), np.float16),
         rng.beta(2, 5, len(point)).astype(np.float32),
         keypoints,
         visibility.indices,
@@ -262,35 +260,6 @@ def _keypoints(
         projected = np.asarray(cameras[camera_index[i]].img_from_cam(in_camera))
         noise = rng.normal(0, 0.5, projected.shape)
         out[visibility.indptr[i] : visibility.indptr[i + 1]] = projected + noise - 0.5
-    return out
-
-
-def _descriptors(
-    visibility: Visibility, tracks: Observations | None, rng: np.random.Generator
-) -> np.ndarray:
-    """(N, D) float16: each point resamples the observations of one real track."""
-    count = visibility.num_observations
-    if tracks is None:
-        return np.zeros((count, 0), np.float16)
-    order = np.argsort(tracks.point_index, kind="stable")
-    lengths = np.bincount(tracks.point_index, minlength=tracks.num_points)
-    starts = np.cumsum(lengths) - lengths
-    usable = np.flatnonzero(lengths >= 2)
-    track = usable[rng.integers(len(usable), size=visibility.num_points)]
-    source_of = track[visibility.indices]
-    source = order[starts[source_of] + rng.integers(0, 1 << 30, count) % lengths[source_of]]
-    out = np.empty((count, tracks.dim), np.float16)
-    # A turn common to the observations of a point keeps the scatter within its track.
-    turn_seed = rng.integers(1 << 30)
-    step = 1 << 15
-    spread = 0.5 / np.sqrt(tracks.dim)
-    for begin in range(0, visibility.num_points, step):
-        turns = np.random.default_rng([turn_seed, begin]).normal(
-            0, spread, (min(step, visibility.num_points - begin), tracks.dim)
-        )
-        mine = np.flatnonzero((visibility.indices >= begin) & (visibility.indices < begin + step))
-        x = tracks.descriptors[source[mine]].astype(np.float32)
-        out[mine] = normalise_rows(x + turns[visibility.indices[mine] - begin])
     return out
 
 

@@ -92,11 +92,11 @@ def match_query(localizer: Localizer, query: PosedQuery) -> tuple[list[int], lis
     """Matches of a query with what was retrieved for it.
 
     Returns:
-        Rows of the map's images (empty for the whole map), and the matches with each (one entry
-        for the whole map).
+        Rows of the map's images (empty for the whole map), and the matches with each (with the
+        images that were voted for, for the whole map).
     """
     if query.retrieved is None:
-        return [], [localizer.match_whole_map(query.features)]
+        return [], localizer.match_direct(query.features)
     row_of = {name: row for row, name in enumerate(localizer.map.image_names)}
     images = [row_of[name] for name in query.retrieved if name in row_of]
     return images, localizer.match(query.features, images)

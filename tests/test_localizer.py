@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pycolmap
 import pytest
+import torch
 from synthetic import compressed_scene, make_scene
 
 from hloc_dpqed.compressed_map import CompressedMap
@@ -13,15 +14,18 @@ from hloc_dpqed.errors import InputError
 from hloc_dpqed.evaluate import pose_error
 from hloc_dpqed.io.features import FeatureFile, ImageFeatures
 from hloc_dpqed.io.lists import read_poses, read_queries
+from hloc_dpqed.localization.direct import voted_images
 from hloc_dpqed.localization.localizer import (
     Correspondences,
     Localizer,
     Query,
+    common_basis,
     covisible_groups,
     distinct_rows,
 )
 from hloc_dpqed.localization.pose import estimation_options, query_seed
 from hloc_dpqed.matching.nearest_neighbor import Matches
+from hloc_dpqed.reference import normalise_rows
 from hloc_dpqed.threads import get_num_threads, set_num_threads
 from hloc_dpqed.visibility import Visibility
 
@@ -94,9 +98,9 @@ def test_matches_are_the_right_points(compressed, queries):
 def test_decoding_at_each_query_changes_nothing(compressed, queries):
     kept = Localizer(compressed)
     lean = Localizer(compressed, memory_limit=0)
-    assert lean._decoded is None and kept._decoded is not None
     for query in queries:
         assert same(kept.localize(query), lean.localize(query))
+    assert lean._decoded is None and kept._decoded is not None
 
 
 def test_equal_codes_are_broken_by_the_lowest_row(compressed, queries):
@@ -110,6 +114,40 @@ def test_equal_codes_are_broken_by_the_lowest_row(compressed, queries):
     lowest = np.flatnonzero((codes == codes[seen[5]]).all(1))[0]
     others = np.setdiff1d(seen[5:10], [lowest])
     assert not np.isin(whole.pairs[:, 1], others).any()
+
+
+def test_descriptors_of_a_subspace_are_matched_within_it(compressed, queries):
+    """A basis of fewer dimensions, and none: the same matches."""
+    rng = np.random.default_rng(0)
+    inside = np.linalg.qr(rng.normal(size=(256, 40)))[0].astype(np.float32)
+    rows = torch.from_numpy(normalise_rows(rng.normal(size=(2000, 40)) @ inside.T))
+    basis = common_basis(rows)
+    assert basis is not None and basis.shape == (256, 40)
+    query = torch.from_numpy(normalise_rows(rng.normal(size=(50, 256))))
+    full = query @ rows.T
+    assert torch.allclose(full, (query @ basis) @ (rows @ basis).T, atol=1e-5)
+    assert common_basis(torch.from_numpy(normalise_rows(rng.normal(size=(2000, 256))))) is None
+    assert common_basis(rows[:100]) is None  # too few to tell
+
+
+def test_direct_matching_through_lists(compressed, queries, monkeypatch):
+    """An inverted file whose lists are all searched finds what the exact search finds."""
+    exact = Localizer(compressed)
+    monkeypatch.setattr("hloc_dpqed.localization.localizer.EXACT_POINTS", 0)
+    monkeypatch.setattr("hloc_dpqed.localization.direct.PROBES", 1 << 20)
+    lists = Localizer(compressed)
+    assert lists._searches_lists()
+    for query in queries:
+        a, b = (loc.match_whole_map(query.features) for loc in (exact, lists))
+        np.testing.assert_array_equal(a.pairs, b.pairs)
+        np.testing.assert_allclose(a.similarity, b.similarity, atol=1e-6)
+
+
+def test_images_are_voted_for():
+    seen_by = Visibility.from_lists([np.array(x) for x in ([0, 1], [1], [1, 2], [3])], 5)
+    assert voted_images(np.array([0, 1, 2]), seen_by) == [1, 0, 2]
+    assert voted_images(np.array([0, 1, 2]), seen_by, 1) == [1]
+    assert voted_images(np.zeros(0, np.int64), seen_by) == []
 
 
 def test_distinct_rows():

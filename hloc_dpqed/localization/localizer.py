@@ -1,5 +1,6 @@
 """Localize queries against a compressed map that is held in memory."""
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +25,13 @@ from ..matching.nearest_neighbor import (
     match_images,
 )
 from ..threads import get_num_threads, single_threaded
+from ..visibility import Visibility
+from .direct import EXACT_POINTS, PointIndex, mutual_matches, voted_images
 from .pose import estimate_pose, estimate_pose_best_first, estimation_options, query_seed
+
+BASIS_ROWS = 1024  # decoded to find the directions that all descriptors lie in
+BASIS_ENERGY = 2e-5  # of the descriptors, what those directions leave out
+DECODE_ROWS = 1 << 14  # at a time, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -121,9 +128,10 @@ class Localizer:
         config: hloc's ``estimation`` and ``refinement`` options of pycolmap.
         seed: of RANSAC, mixed with each query's name.
         device: torch device of the matching.
-        memory_limit: bytes; the descriptors are decoded once where they fit, else at each query.
+        memory_limit: bytes; the descriptors are decoded once, at the first query, where they fit,
+            else at each query.
 
-    The object is not changed by ``localize``: threads may share one.
+    Threads may share one.
     """
 
     def __init__(
@@ -158,18 +166,44 @@ class Localizer:
         # Points of equal codes decode to equal rows. They share one row here, so that rounding in
         # the matrix product cannot break their tie: the lowest row of an image wins, as in hloc.
         self._distinct, self._row_of_code = distinct_rows(compressed.codes)
+        self._basis: torch.Tensor | None = None
+        if self._match_pair is None:
+            self._basis = self._common_basis()
+        width = compressed.codec.dim if self._basis is None else self._basis.shape[1]
+        self._fits = len(self._distinct) * width * 4 <= memory_limit
         self._decoded: torch.Tensor | None = None
-        if len(self._distinct) * compressed.codec.dim * 4 <= memory_limit:
-            self._decoded = self._decode(np.arange(len(self._distinct)))
+        self._index: PointIndex | None = None
+        self._seen_by: Visibility | None = None
+        self._decoding, self._indexing = threading.Lock(), threading.Lock()
+
+    def _common_basis(self) -> torch.Tensor | None:
+        """Directions that the map's descriptors fill, (D, r) float32, None for all of them."""
+        count = len(self._distinct)
+        rows = np.unique(np.linspace(0, count - 1, min(count, BASIS_ROWS)).astype(np.int64))
+        sample = self.map.codec.decode(self.map.codes[self._distinct[rows]])
+        with single_threaded():  # the basis is the same with any number of threads
+            basis = common_basis(torch.from_numpy(sample))
+        return None if basis is None else basis.to(self.device)
+
+    def _onto_basis(self, descriptors: torch.Tensor) -> torch.Tensor:
+        return descriptors if self._basis is None else descriptors @ self._basis
 
     def _decode(self, rows: np.ndarray) -> torch.Tensor:
-        """Descriptors of distinct codes: (n, D) float32 on the device."""
-        decoded = self.map.codec.decode(self.map.codes[self._distinct[rows]])
-        return torch.from_numpy(decoded).to(self.device)
+        """Descriptors of distinct codes, on the basis: (n, r) float32 on the device."""
+        parts = []
+        for start in range(0, max(len(rows), 1), DECODE_ROWS):
+            part = self._distinct[rows[start : start + DECODE_ROWS]]
+            decoded = torch.from_numpy(self.map.codec.decode(self.map.codes[part]))
+            parts.append(self._onto_basis(decoded.to(self.device)))
+        return torch.cat(parts)
 
     def _descriptors(self, rows: np.ndarray) -> torch.Tensor:
-        if self._decoded is None:
+        """As ``_decode``, from memory where all descriptors fit there."""
+        if not self._fits:
             return self._decode(rows)
+        with self._decoding:
+            if self._decoded is None:
+                self._decoded = self._decode(np.arange(len(self._distinct)))
         return self._decoded[torch.from_numpy(rows).to(self.device)]
 
     def match(self, features: ImageFeatures, retrieved: Sequence[int]) -> list[Matches]:
@@ -179,7 +213,7 @@ class Localizer:
             return [self._match_image(features, i) for i in retrieved]
         code_rows = [self._row_of_code[self.map.code_rows(i)] for i in retrieved]
         union = np.unique(np.concatenate([np.zeros(0, np.int64), *code_rows]))
-        query = torch.from_numpy(features.descriptors).to(self.device)
+        query = self._onto_basis(torch.from_numpy(features.descriptors).to(self.device))
         rows = [
             torch.from_numpy(np.searchsorted(union, rows)).to(self.device) for rows in code_rows
         ]
@@ -196,13 +230,51 @@ class Localizer:
                 "--retrieval none"
             )
         features = self._prepare(features)
-        query = torch.from_numpy(features.descriptors).to(self.device)
-        everything = np.arange(len(self._distinct))
-        matches = match_all(query, self._descriptors(everything), self.conf)
+        query = self._onto_basis(torch.from_numpy(features.descriptors).to(self.device))
+        if self._searches_lists():
+            found = self._point_index().search(query.cpu())
+            candidates = np.unique(found[found >= 0])
+            rows = np.where(found >= 0, np.searchsorted(candidates, found), -1)
+            matches = mutual_matches(query.cpu(), self._descriptors(candidates).cpu(), rows)
+            pairs = matches.pairs.copy()
+            pairs[:, 1] = candidates[pairs[:, 1]]
+            matches = Matches(pairs, matches.similarity)
+        else:
+            everything = self._descriptors(np.arange(len(self._distinct)))
+            if self._is_mutual():
+                all_rows = torch.arange(len(everything), device=self.device)
+                (matches,) = match_images(query, everything, [all_rows], self.conf)
+            else:
+                matches = match_all(query, everything, self.conf)
         point_of_code = np.arange(self.map.num_points)
         if self.map.granularity == "observation":
             point_of_code = self.map.visibility.indices
         return _with_points(matches, point_of_code[self._distinct])
+
+    def match_direct(self, features: ImageFeatures) -> list[Matches]:
+        """Matches without retrieval: with each of the images that ``match_whole_map`` votes for."""
+        found = self.match_whole_map(features)
+        if self._seen_by is None:
+            with self._decoding:
+                self._seen_by = self.map.visibility.transpose()[0]
+        images = voted_images(found.pairs[:, 1], self._seen_by)
+        return self.match(features, images)
+
+    def _is_mutual(self) -> bool:
+        """Whether matches are mutual nearest neighbours and nothing else is asked of them."""
+        conf = self.conf
+        return conf.do_mutual_check and not (conf.ratio_threshold or conf.distance_threshold)
+
+    def _searches_lists(self) -> bool:
+        """Whether points are searched through an inverted file."""
+        return self._is_mutual() and len(self._distinct) > EXACT_POINTS
+
+    def _point_index(self) -> PointIndex:
+        with self._indexing:
+            if self._index is None:
+                rows = self._descriptors(np.arange(len(self._distinct)))
+                self._index = PointIndex(rows.cpu())
+        return self._index
 
     def _match_image(self, features: ImageFeatures, image: int) -> Matches:
         """Matches by a matcher of pairs, which sees the image's rows as hloc would."""
@@ -284,7 +356,7 @@ class Localizer:
 
     def _match_query(self, query: Query) -> list[Matches]:
         if query.retrieved is None:
-            return [self.match_whole_map(query.features)]
+            return self.match_direct(query.features)
         return self.match(query.features, query.retrieved)
 
     def localize_many(self, queries: Iterable[Query]) -> Iterator[Localization]:
@@ -312,6 +384,27 @@ def _with_points(matches: Matches, points: np.ndarray) -> Matches:
     """Matches whose positions are replaced by the map's points at these positions."""
     pairs = np.stack([matches.pairs[:, 0], points[matches.pairs[:, 1]]], 1).astype(np.int64)
     return Matches(pairs, matches.similarity)
+
+
+def common_basis(descriptors: torch.Tensor) -> torch.Tensor | None:
+    """Orthonormal directions that hold all but ``BASIS_ENERGY`` of the rows' energy.
+
+    A codec with centroids of few dimensions decodes to a subspace. Similarities within it are those
+    of the descriptors, and the matrix product is as much cheaper as it is smaller. Ours.
+
+    Args:
+        descriptors: (n, D) float32.
+
+    Returns:
+        (D, r) float32, or None where r would be more than three quarters of D, or n below 4 D.
+    """
+    count, dim = descriptors.shape
+    if count < 4 * dim:
+        return None
+    energy, directions = torch.linalg.eigh(descriptors.T @ descriptors)
+    missing = energy.clamp(min=0).cumsum(0) / energy.sum()  # from the weakest direction on
+    rank = int((missing > BASIS_ENERGY).sum())
+    return directions[:, dim - rank :].contiguous() if rank <= 0.75 * dim else None
 
 
 def distinct_rows(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

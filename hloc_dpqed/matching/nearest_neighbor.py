@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+QUERY_ROWS = 128  # matched at a time with a mutual check
+
 
 @dataclass(frozen=True)
 class NearestNeighborConf:
@@ -108,6 +110,8 @@ def match_images(
     """
     if len(query) == 0 or len(database) == 0:
         return [Matches.empty() for _ in rows_of_images]
+    if conf.do_mutual_check and not conf.ratio_threshold:
+        return _match_mutually(query, database, rows_of_images, conf)
     similarity = database @ query.T  # (U, N): an image's rows are then contiguous copies
     if len(query) == 1:
         conf = _without_ratio(conf)
@@ -117,8 +121,6 @@ def match_images(
     for rows in rows_of_images:
         if len(rows) == 0:
             matches.append(Matches.empty())
-        elif conf.do_mutual_check and not conf.ratio_threshold:
-            matches.append(_mutual(similarity[rows], to_query, rows))
         elif len(rows) == 1:
             alone = similarity[rows]
             without = _without_ratio(conf)
@@ -128,14 +130,49 @@ def match_images(
     return matches
 
 
-def _mutual(of_image: torch.Tensor, to_query: Neighbours, rows: torch.Tensor) -> Matches:
-    """Mutual nearest neighbours without a ratio test.
+def _match_mutually(
+    query: torch.Tensor,
+    database: torch.Tensor,
+    rows_of_images: Sequence[torch.Tensor],
+    conf: NearestNeighborConf,
+) -> list[Matches]:
+    """``match_images`` with the mutual check and without a ratio test.
+
+    The matrix of similarities is made some query rows at a time: it then stays in the processor's
+    cache while each image's rows of it are looked up.
+    """
+    count = len(query)
+    step = QUERY_ROWS if query.device.type == "cpu" else count
+    index = torch.zeros(len(database), dtype=torch.int64, device=query.device)
+    value = torch.full((len(database),), -torch.inf, device=query.device)
+    best = torch.full((len(rows_of_images), count), -torch.inf, device=query.device)
+    for start in range(0, count, step):
+        similarity = database @ query[start : start + step].T
+        highest, position = similarity.max(1)
+        better = highest > value  # an earlier row wins ties
+        index = torch.where(better, position + start, index)
+        value = torch.where(better, highest, value)
+        for image, rows in enumerate(rows_of_images):
+            if len(rows):
+                torch.amax(
+                    similarity.index_select(0, rows), 0, out=best[image, start : start + step]
+                )
+    if conf.distance_threshold:
+        index = torch.where(2 * (1 - value) <= conf.distance_threshold**2, index, -1)
+    to_query = Neighbours(index, value)
+    return [
+        _mutual(of_image, to_query, rows)
+        for of_image, rows in zip(best, rows_of_images, strict=True)
+    ]
+
+
+def _mutual(best: torch.Tensor, to_query: Neighbours, rows: torch.Tensor) -> Matches:
+    """Mutual nearest neighbours of an image whose rows' highest similarities are ``best`` (N,).
 
     A point and its nearest query row are mutual where no other point of the image is closer to
     that row: the maxima decide, and computing them without their positions is several times
     faster.
     """
-    best = of_image.amax(0)
     nearest_row, value = to_query.index[rows], to_query.similarity[rows]
     positions = torch.nonzero(
         (nearest_row >= 0) & (value >= best[nearest_row.clamp(min=0)])
