@@ -25,7 +25,15 @@ from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.atomic import write_bytes, write_text
 from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
 from hloc_dpqed.mapfile import read_map, section_bytes
-from hloc_dpqed.planner import Outcome, Plan, Trials, candidate_plans, neighbour_plans
+from hloc_dpqed.planner import (
+    FRUGAL_LEVELS,
+    FRUGAL_PIXELS,
+    Outcome,
+    Plan,
+    Trials,
+    candidate_plans,
+    neighbour_plans,
+)
 from hloc_dpqed.report import uncompressed_map
 from hloc_dpqed.threads import set_num_threads
 
@@ -162,9 +170,9 @@ class Bench:
         found = json.loads(path.read_text())
         return found[0] if found else None
 
-    def cell(self, family: str, budget: int, plan: Plan, seed: int) -> dict:
+    def cell(self, family: str, budget: int, plan: Plan, seed: int, name: str = "") -> dict:
         """The whole map within the budget, measured on the listed queries."""
-        path = self.path(budget, family, seed)
+        path = self.path(budget, name or family, seed)
         if not path.is_file():
             scene = self.scene
             conf = plan.conf(base_conf(family, seed), budget)
@@ -238,6 +246,30 @@ def plan_of(found: dict) -> Plan:
     return Plan(**found["plan"])
 
 
+def given_plan(text: str) -> Plan:
+    """``codec:code_bytes[:option=value ...]``, written as coarsely as planned maps are."""
+    codec, size, *rest = text.split(":")
+    options = {key: json.loads(value) if value[0].isdigit() else value
+               for key, _, value in (part.partition("=") for part in rest)}  # fmt: skip
+    part = float(options.pop("codec_part", 0.0))
+    return Plan(codec, int(size), options, part, FRUGAL_PIXELS, FRUGAL_LEVELS)
+
+
+def rows_of_plans(
+    bench: Bench, budget: int, plans: list[str], seeds: int
+) -> Iterator[tuple[str, str, list[dict]]]:
+    """As ``rows_of_budget``, for given plans instead of the best of each family."""
+    for text in plans:
+        plan = given_plan(text)
+        family = "ours" if plan.codec == "drqed" else plan.codec
+        name = text.replace(":", "-")
+        try:
+            cells = [bench.cell(family, budget, plan, seed, name) for seed in range(seeds)]
+        except InputError:
+            continue
+        yield f"{'ours: ' if family == 'ours' else ''}{plan}", "", cells
+
+
 def rows_of_budget(
     bench: Bench, budget: int, families: list[str], seeds: int
 ) -> Iterator[tuple[str, str, list[dict]]]:
@@ -258,7 +290,9 @@ def rows_of_budget(
         yield f"best peer: {label}", f"{score:.2f}", cells
 
 
-def print_scene(bench: Bench, budgets: list[int], families: list[str], seeds: int) -> None:
+def print_scene(
+    bench: Bench, budgets: list[int], families: list[str], plans: list[str], seeds: int
+) -> None:
     print(f"\n### {bench.name}\n")
     whole = bench.uncompressed()
     limits = " ".join(f"{t:g}/{r:g}" for t, r in SHOWN)
@@ -269,7 +303,8 @@ def print_scene(bench: Bench, budgets: list[int], families: list[str], seeds: in
     verdicts = []
     for budget in budgets:
         ours = None
-        for label, score, cells in rows_of_budget(bench, budget, families, seeds):
+        rows_of = rows_of_plans if plans else rows_of_budget
+        for label, score, cells in rows_of(bench, budget, plans or families, seeds):
             correct = np.mean([cell["correct"] for cell in cells], axis=0)
             ours = correct if ours is None else ours
             rows.append(table_row(f"{budget / 1000:g} KB, {label}", score, cells, ours))
@@ -300,6 +335,13 @@ def main() -> None:
     parser.add_argument("--scenes", nargs="+", choices=scenes, default=scenes)
     parser.add_argument("--budgets", nargs="+", type=int, help="bytes; the targets' by default")
     parser.add_argument("--families", nargs="+", choices=("ours", *PEERS), default=["ours", *PEERS])
+    parser.add_argument(
+        "--plans",
+        nargs="+",
+        default=[],
+        metavar="CODEC:BYTES[:OPTION=VALUE...]",
+        help="measure these instead of searching, such as drqed:2:codec_part=0.3",
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ransac_seeds", type=int, default=10)
     parser.add_argument("--most", type=int, default=10, help="plans tried for a size and family")
@@ -309,7 +351,8 @@ def main() -> None:
     set_num_threads(args.threads)
     for name in args.scenes:
         bench = Bench(name, args.output, args.most, args.ransac_seeds)
-        print_scene(bench, args.budgets or list(TARGETS[name]), args.families, args.seeds)
+        budgets = args.budgets or list(TARGETS[name])
+        print_scene(bench, budgets, args.families, args.plans, args.seeds)
 
 
 if __name__ == "__main__":
