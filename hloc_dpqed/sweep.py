@@ -185,7 +185,10 @@ def main(
             options = codec_options.get(codec, {})
             bar.set_postfix_str(f"fitting {codec} {size} B")
             fitted = fit_codec(codec, observations, size, seed=seed, device=device, **options)
-            first = CompressConf("all", codec, size, granularity, seed, {}, options)
+            # One codec for all selections: fitted on every point.
+            first = CompressConf(
+                "all", codec, size, granularity, seed, {}, options, codec_train="all"
+            )
             compressor = Compressor(
                 reference, observations, first, device=device, codec=fitted, features=kind
             )

@@ -99,7 +99,7 @@ def test_cells_are_what_compress_localize_and_evaluate_give(scene, tmp_path):
         ("kcover", "75"),
     ]
     result, small = tmp_path / "results.txt", tmp_path / "map.dpqed"
-    options = {"codec": "pq", "code_bytes": 2, "progress": False}
+    options = {"codec": "pq", "code_bytes": 2, "codec_train": "all", "progress": False}
     compress(scene.sfm, scene.features, small, selector="kcover", num_points=75, **options)
     files = (small, scene.queries, scene.features, result, scene.pairs)
     localize(*files, ransac_thresh=6, full_names=True, progress=False)
@@ -211,6 +211,6 @@ def test_command_line_on_a_real_scene(fountain, tmp_path, capsys):
     outcome = json.loads(cell.read_text())["outcome"]
     # The kept points are those that the selector keeps.
     observations = read_observations(reference, features)
-    conf = CompressConf("kcover", "pq", 4)
+    conf = CompressConf("kcover", "pq", 4, codec_train="all")
     compressed = Compressor(reference, observations, conf).compress(reference.num_points // 4)
     assert outcome["distinct_codes"] == len(np.unique(compressed.codes, axis=0))
