@@ -1,0 +1,66 @@
+"""Direct localization beside retrieval: correct matches, precision, errors and CPU time a query.
+
+    python benchmarks/direct.py [--scenes south-building castle-P30]
+
+The listed pairs, the images that the matches with the whole map vote for (``--retrieval none``),
+and the matches with the whole map alone, which the votes are made of. One thread.
+"""
+
+import argparse
+import dataclasses
+import time
+
+from common import RANSAC_PX, SCENES, load_scene, print_table
+
+from hloc_dpqed.compress import CompressConf, Compressor
+from hloc_dpqed.localization.localizer import Localizer
+from hloc_dpqed.measures import measure
+from hloc_dpqed.threads import set_num_threads
+
+
+class WholeMap(Localizer):
+    """PnP on the matches with the whole map, without a vote."""
+
+    def match_direct(self, features):
+        return [self.match_whole_map(features)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument(
+        "--scenes", nargs="+", choices=SCENES, default=["south-building", "castle-P30"]
+    )
+    parser.add_argument("--ransac_seeds", type=int, default=3)
+    args = parser.parse_args()
+    set_num_threads(1)
+    rows = []
+    for name in args.scenes:
+        scene = load_scene(name)
+        compressor = Compressor(scene.reference, scene.observations, CompressConf())
+        compressed = compressor.compress(scene.reference.num_points)
+        whole = [dataclasses.replace(q, retrieved=None) for q in scene.queries]
+        for label, kind, queries in (
+            ("pairs", Localizer, scene.queries),
+            ("votes", Localizer, whole),
+            ("whole map", WholeMap, whole),
+        ):
+            localizer = kind(compressed, ransac_thresh=RANSAC_PX)
+            measure(localizer, queries[:1], 1)  # decodes
+            start = time.process_time()
+            found = measure(localizer, queries, args.ransac_seeds)
+            seconds = (time.process_time() - start) / len(queries)
+            translation, rotation = found.median_errors()
+            rows.append([
+                name, label, f"{found.correct.mean():.0f}", f"{found.precision.mean():.2f}",
+                f"{translation:.4f} / {rotation:.3f}", f"{found.recall(0.05, 1):.2f}",
+                f"{1000 * seconds:.0f}",
+            ])  # fmt: skip
+    print_table(
+        ["scene", "images from", "correct", "precision", "median error", "recall 0.05/1", "CPU ms"],
+        rows,
+    )
+    print(f"CPU of matching once, and of PnP with {args.ransac_seeds} seeds")
+
+
+if __name__ == "__main__":
+    main()
