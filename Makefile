@@ -27,6 +27,8 @@ lint: $(VENV)/.installed
 test: lint
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' --durations=10 \
 	  --cov=hloc_dpqed --cov-branch --cov-report=term:skip-covered
+	$(BIN)/coverage report --skip-covered --fail-under=95 \
+	  --include='hloc_dpqed/mapfile/*,hloc_dpqed/selection/*,hloc_dpqed/io/*'
 
 test-full: lint
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --durations=20

@@ -30,6 +30,9 @@ setup(
         "ray": ["ray>=2.9"],
         "report": ["pillow", "plotly>=5"],
         "dev": [
+            # Its wheels are for these only.
+            "atheris>=3; sys_platform == 'linux' and platform_machine == 'x86_64' "
+            "and python_version >= '3.11' and python_version < '3.14'",
             "build",
             "highspy",
             "hypothesis",

@@ -1,5 +1,8 @@
 """hloc feature files: one HDF5 group for each image, read image by image."""
 
+import contextlib
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +47,9 @@ def open_hdf5(path: Path) -> h5py.File:
 
 
 # What h5py raises on damaged files.
-_HDF5_ERRORS = (OSError, RuntimeError, TypeError, KeyError, ValueError)
+_HDF5_ERRORS = (OSError, RuntimeError, TypeError, KeyError, ValueError, MemoryError)
+# Bytes of a dataset for each byte of its file at most: deflate packs 1032 to one.
+_MAX_EXPANSION = 1100
 
 
 def _first_line(error: BaseException) -> str:
@@ -76,11 +81,15 @@ class FeatureFile:
 
     def extractor(self) -> str | None:
         """Name of the extractor where the file tells it (attribute ``extractor``), else None."""
-        value = self._file.attrs.get("extractor")
+        try:
+            value = self._file.attrs.get("extractor")
+        except _HDF5_ERRORS:
+            return None
         return value if isinstance(value, str) else None
 
     def keypoint_uncertainty(self) -> float | None:
-        """Detection noise in pixels, as hloc records it at each image's keypoints, of the first."""
+        """Detection noise in pixels, as hloc records it at each image's keypoints, of the first;
+        None where there is none, or one that is no number."""
         found: list[float] = []
 
         def visit(name: str, item: object) -> bool | None:
@@ -90,8 +99,9 @@ class FeatureFile:
                 return True
             return None
 
-        self._file.visititems(visit)
-        return found[0] if found else None
+        with contextlib.suppress(*_HDF5_ERRORS):
+            self._file.visititems(visit)
+        return found[0] if found and math.isfinite(found[0]) else None
 
     def check_names(self, names: Sequence[str]) -> None:
         """Check that every image is in the file, before long work begins."""
@@ -133,17 +143,20 @@ class FeatureFile:
             raise InputError(f"{where}: scores have shape {scores.shape}, expected ({count},)")
         if size is not None and size.shape != (2,):
             raise InputError(f"{where}: image_size has shape {size.shape}, expected (2,)")
-        wide = np.ascontiguousarray(descriptors.T, np.float32)
-        norms = np.linalg.norm(wide, axis=1)
+        with np.errstate(over="ignore"):  # what does not fit float32 is told as not finite
+            wide = np.ascontiguousarray(descriptors.T, np.float32)
+            norms = np.linalg.norm(wide, axis=1)
+            keypoints = keypoints[:, :2].astype(np.float32)
+            scores = scores.astype(np.float32)
         for what, values in (("keypoints", keypoints), ("descriptors", norms), ("scores", scores)):
             if not np.isfinite(values).all():
                 raise InputError(f"{where}: {what} are not finite")
         if count and norms.min() <= 0:
             raise InputError(f"{where}: descriptor {int(norms.argmin())} has zero length")
         return ImageFeatures(
-            keypoints[:, :2].astype(np.float32),
+            keypoints,
             wide / np.maximum(norms, 1e-30)[:, None],
-            scores.astype(np.float32),
+            scores,
             None if size is None else (int(size[0]), int(size[1])),
         )
 
@@ -152,8 +165,14 @@ def _numbers(dataset: h5py.Dataset, where: str) -> np.ndarray:
     """The dataset as an array.
 
     Raises:
-        InputError: it does not hold numbers.
+        InputError: it does not hold numbers, or claims more bytes than its file can hold.
     """
+    size = os.path.getsize(dataset.file.filename)
+    if dataset.nbytes > _MAX_EXPANSION * size:
+        name = dataset.name.rsplit("/", 1)[-1]
+        raise InputError(
+            f"{where}: {name} has shape {dataset.shape}, more than a file of {size} bytes holds"
+        )
     values = dataset.__array__()
     if values.dtype.kind not in "fiu":
         raise InputError(f"{where}: {dataset.name.rsplit('/', 1)[-1]} does not hold numbers")
