@@ -125,7 +125,7 @@ def test_damage_is_an_input_error(observations, name, code_bytes, options):
         ("pq", 5, {}),
         ("pq", 4, {"bits": 3}),
         ("rq", 0, {}),
-        ("rq", 2, {"entries": "int4"}),
+        ("rq", 2, {"entries": "int3"}),
         ("prq", 3, {}),
         ("pca", 40, {"bits": 8}),
         ("pca", 4, {"bits": 2}),

@@ -60,7 +60,6 @@ class DRQEDCodec(Codec):
         self.bits, self.reencode = bits, reencode
         self.dim, self.code_size = basis.shape[0], sum(bits) // 8
         self._arrays = arrays
-        self._small, self._onto = orthogonal_codebooks(codebooks, basis)
         # What each centroid adds to the output and to the perceptron's hidden layer: decoding is
         # then a sum of table rows and one product.
         rows = [book @ basis.T for book in codebooks]
@@ -71,6 +70,11 @@ class DRQEDCodec(Codec):
         self._table = torch.cat(rows)
         sizes = torch.tensor([len(book) for book in codebooks])
         self._first, self._last = sizes.cumsum(0) - sizes, sizes - 1
+
+    @functools.cached_property
+    def _search(self) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """What encoding needs; a map that is only read does without."""
+        return orthogonal_codebooks(self.codebooks, self.basis)
 
     @classmethod
     def fit(
@@ -200,11 +204,12 @@ class DRQEDCodec(Codec):
 
     def _candidates(self, descriptors: np.ndarray, keep: int) -> np.ndarray:
         """The ``keep`` best codes of each row by reconstruction: (N, keep, M) int64."""
+        small, onto = self._search
         parts = [np.zeros((0, keep, len(self.bits)), np.int64)]
         for start in range(0, len(descriptors), _ENCODE_ROWS):
             rows = np.array(descriptors[start : start + _ENCODE_ROWS], np.float32)
-            x = torch.from_numpy(rows) @ self._onto
-            codes = beam_search(x, self._small, max(_BEAM, keep), keep)[1]
+            x = torch.from_numpy(rows) @ onto
+            codes = beam_search(x, small, max(_BEAM, keep), keep)[1]
             if codes.shape[1] < keep:  # tiny codebooks: repeat the best
                 codes = torch.cat([codes, codes[:, :1].expand(-1, keep - codes.shape[1], -1)], 1)
             parts.append(codes.numpy())
