@@ -17,6 +17,7 @@ SIZED = [
     ("rq", 2, {}),
     ("rq", 2, {"bits": 4, "entries": "int8"}),
     ("lsq", 2, {"bits": 4}),
+    ("lsq", 2, {}),
     ("prq", 2, {"bits": 4}),
     ("pca", 4, {}),
     ("pca", 4, {"bits": 8}),

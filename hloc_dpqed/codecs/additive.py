@@ -161,7 +161,10 @@ class LSQCodec(AdditiveCodec):
 
     @classmethod
     def _quantizer(cls, dim: int, m: int, bits: int):
-        return faiss.LocalSearchQuantizer(dim, m, bits)
+        quantizer = faiss.LocalSearchQuantizer(dim, m, bits)
+        # How many indices a trial perturbs; faiss refuses more than there are.
+        quantizer.nperts = min(quantizer.nperts, m)
+        return quantizer
 
     @classmethod
     def _seed(cls, quantizer: Any, seed: int) -> None:
