@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
             done[name] = measured(command)
             state.write_text(json.dumps(done))
     rows = []
-    for name in list(done)[1:]:
+    for name in stages(folder, args.scale, args.threads):
         stage, figures = done[name], done[name]["json"]
         row = [name, f"{stage['seconds']:.0f}", f"{stage['cpu_seconds']:.0f}"]
         row.append(f"{stage['gigabytes']:.2f}")
