@@ -60,6 +60,7 @@ def make_scene(
     num_points: int = 300,
     dim: int = 256,
     noise: float = 0.02,
+    keypoint_noise: float = 0.0,
     extras: dict[str, np.ndarray] | None = None,
     seed: int = 0,
 ) -> Scene:
@@ -67,6 +68,8 @@ def make_scene(
 
     Args:
         noise: standard deviation of each descriptor component around its point's descriptor.
+        keypoint_noise: standard deviation of each keypoint coordinate in the feature file, in
+            pixels.
         extras: more datasets for each image, repeated for each keypoint (``scales``, ``oris``).
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +98,8 @@ def make_scene(
             ]
             descriptors = np.array(clean) + noise * rng.standard_normal((len(xy), dim))
             group = local.create_group(name)
-            group["keypoints"] = (xy - 0.5).astype(np.float32)
+            off = keypoint_noise * rng.standard_normal(xy.shape) if keypoint_noise else 0.0
+            group["keypoints"] = (xy - 0.5 + off).astype(np.float32)
             group["descriptors"] = normalise_rows(descriptors).T.astype(np.float16)
             group["scores"] = rng.uniform(0.1, 0.9, len(xy)).astype(np.float16)
             group["image_size"] = np.array([camera.width, camera.height])

@@ -111,7 +111,7 @@ def test_mean_log_error_clips_and_does_not_depend_on_the_scale():
 def test_expected_error_is_what_noise_gives():
     """Against poses refined by pycolmap from matches with noise of one pixel."""
     rng = np.random.default_rng(0)
-    camera = pycolmap.Camera.create_from_model_name(1, "PINHOLE", 500, 800, 600)
+    camera = pycolmap.Camera(model="PINHOLE", width=800, height=600, params=[500, 500, 400, 300])
     pose = np.eye(3, 4)
     xyz = np.c_[rng.uniform(-2, 2, (60, 2)), rng.uniform(3, 8, 60)]
     exact = np.asarray(camera.img_from_cam(xyz))
