@@ -27,6 +27,7 @@ from .mapfile import SCORE_LEVELS, XYZ_PIXELS, canonical_map, to_bytes
 from .reference import Observations, ReferenceMap
 from .selection import ORDERS, SELECTORS, SelectionProblem, select_points, selection_order
 from .threads import check_device, check_seed, set_num_threads
+from .training.checkpoint import fit_folder
 
 BUDGET_SCOPES = ("total", "codes")
 CODEC_TRAIN = ("kept", "all")
@@ -128,7 +129,6 @@ def main(
             raise InputError("--codec_file: excludes --codec, --code_bytes and codec options")
         shared = read_codec(codec_file)
         codec, code_bytes = shared.name, shared.code_size
-    planned = budget is not None and codec is None and code_bytes is None
     asked: dict[str, Any] = {}
     if budget is not None:
         asked = {"budget": parse_size(budget), "budget_scope": budget_scope}
@@ -165,60 +165,85 @@ def main(
     described = None
     if global_features is not None:
         described = read_global_descriptors(global_features, reference.image_names)
-    if planned:
-        from .planner import plan_compression
-
-        conf = plan_compression(
+    with fit_folder(output) as resume:
+        if target_recall is not None or (asked and shared is None):
+            conf, planned_points = _planned(
+                reference, observations, features, conf, described, device, progress, resume
+            )
+            num_points = planned_points or num_points
+        compressor = Compressor(
             reference,
             observations,
-            features,
-            parse_size(budget or 0),
-            budget_scope,
             conf,
             described,
-            device=device,
-            progress=progress,
+            device,
+            progress,
+            codec=shared,
+            features=feature_kind(features),
+            codec_hash=None if shared is None else codec_hash(shared),
+            resume=resume,
         )
-    elif target_recall is not None:
-        from .target import parse_target, plan_recall
-
-        conf, num_points = plan_recall(
-            reference,
-            observations,
-            features,
-            parse_target(target_recall),
-            conf,
-            described,
-            fixed=codec is not None or code_bytes is not None,
-            device=device,
-            progress=progress,
-        )
-    elif (
-        shared is None and budget is not None and conf.codec == "drqed" and budget_scope == "total"
-    ):
-        share = int(CODEC_PART * parse_size(budget))
-        conf = replace(conf, codec_options={CODEC_BYTES: share, **conf.codec_options})
-    compressor = Compressor(
-        reference,
-        observations,
-        conf,
-        described,
-        device,
-        progress,
-        codec=shared,
-        features=feature_kind(features),
-        codec_hash=None if shared is None else codec_hash(shared),
-    )
-    if budget is not None:
-        data = compressor.fit_budget(parse_size(budget), budget_scope)[1]
-    else:
-        wanted = reference.num_points if num_points is None else num_points
-        if fraction is not None:
-            wanted = max(1, int(np.floor(fraction * reference.num_points)))
-        data = compressor.to_bytes(compressor.compress(wanted))
-    write_bytes(output, data)
+        if budget is not None:
+            data = compressor.fit_budget(parse_size(budget), budget_scope)[1]
+        else:
+            wanted = reference.num_points if num_points is None else num_points
+            if fraction is not None:
+                wanted = max(1, int(np.floor(fraction * reference.num_points)))
+            data = compressor.to_bytes(compressor.compress(wanted))
+        write_bytes(output, data)
     logger.info(f"Wrote {output}: {format_size(len(data))}")
     return output
+
+
+def _planned(
+    reference: ReferenceMap,
+    observations: Observations,
+    features: Path,
+    conf: CompressConf,
+    described: np.ndarray | None,
+    device: str,
+    progress: bool,
+    resume: Path,
+) -> tuple[CompressConf, int | None]:
+    """What ``conf.asked`` makes of ``conf``, and the number of points where that is known."""
+    free = conf.asked.get("planned", False)
+    if "target_recall" in conf.asked:
+        from .target import parse_target, plan_recall
+
+        return plan_recall(
+            reference,
+            observations,
+            features,
+            parse_target(conf.asked["target_recall"]),
+            conf,
+            described,
+            fixed=not free,
+            device=device,
+            progress=progress,
+            resume=resume,
+        )
+    budget: int = conf.asked["budget"]
+    scope: str = conf.asked["budget_scope"]
+    if free:
+        from .planner import plan_compression
+
+        planned = plan_compression(
+            reference,
+            observations,
+            features,
+            budget,
+            scope,
+            conf,
+            described,
+            device=device,
+            progress=progress,
+            resume=resume,
+        )
+        return planned, None
+    if conf.codec == "drqed" and scope == "total":
+        share = int(CODEC_PART * budget)
+        return replace(conf, codec_options={CODEC_BYTES: share, **conf.codec_options}), None
+    return conf, None
 
 
 def check_arguments(
@@ -286,6 +311,7 @@ class Compressor:
         features: of what kind the descriptors are, as ``feature_kind`` tells it; kept in the map.
         kept: selections of this map that another compressor made already.
         codec_hash: of the codec file that the maps refer to, where ``codec`` is from one.
+        resume: folder where interrupted fits continue, see ``fit_codec``.
     """
 
     def __init__(
@@ -300,6 +326,7 @@ class Compressor:
         features: dict[str, str] | None = None,
         kept: KeptPoints | None = None,
         codec_hash: str | None = None,
+        resume: Path | None = None,
     ):
         self.reference = reference
         self.features = features or {}
@@ -309,6 +336,7 @@ class Compressor:
         self.kept = kept or keep_points(reference, observations, conf)
         self.problem = self.kept.problem
         self.codec_hash = codec_hash
+        self.resume = resume
         self._given = codec
         self._encoded: tuple[Codec, np.ndarray, np.ndarray] | None = None
         self.scores = observations.scores
@@ -330,6 +358,7 @@ class Compressor:
             seed=self.conf.seed,
             device=self.device,
             progress=self.progress,
+            resume=self.resume,
             **self.conf.codec_options,
         )
         if everything:

@@ -15,6 +15,7 @@ from .io.model import read_observations, read_reference
 from .logger import logger
 from .reference import Observations
 from .threads import check_device, check_seed, set_num_threads
+from .training.checkpoint import fit_folder
 
 
 def main(
@@ -67,22 +68,24 @@ def main(
         read_observations(read_reference(model), file, progress)
         for model, file in zip(models, files, strict=True)
     ]
-    fitted = fit_codec(
-        codec,
-        join_observations(parts),
-        code_bytes,
-        seed=seed,
-        device=device,
-        progress=progress,
-        **(codec_options or {}),
-    )
-    made = {
-        "version": __version__,
-        "seed": seed,
-        "options": codec_options or {},
-        "observations": [len(part) for part in parts],
-    }
-    write_bytes(output, codec_to_bytes(fitted, made))
+    with fit_folder(output) as resume:
+        fitted = fit_codec(
+            codec,
+            join_observations(parts),
+            code_bytes,
+            seed=seed,
+            device=device,
+            progress=progress,
+            resume=resume,
+            **(codec_options or {}),
+        )
+        made = {
+            "version": __version__,
+            "seed": seed,
+            "options": codec_options or {},
+            "observations": [len(part) for part in parts],
+        }
+        write_bytes(output, codec_to_bytes(fitted, made))
     logger.info(f"Wrote {output}: {codec} of {fitted.code_size} bytes, {codec_hash(fitted)}")
     return output
 

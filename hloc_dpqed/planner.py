@@ -117,6 +117,7 @@ class Trials:
             they retrieve the images with which they share most points.
         num_retrieved: images that a pseudo-query retrieves.
         one_in: of so many images about one is held out.
+        resume: folder where interrupted fits continue, see ``fit_codec``.
 
     Attributes:
         share: points of the held-out map for each of the full map.
@@ -137,6 +138,7 @@ class Trials:
         one_in: int = 10,
         device: str = "cpu",
         progress: bool = False,
+        resume: Path | None = None,
     ):
         self.held: HoldOut = hold_out_queries(
             reference,
@@ -148,6 +150,7 @@ class Trials:
             one_in,
         )
         self.conf, self.device, self.progress = conf, device, progress
+        self.resume = resume
         self.share = self.held.reference.num_points / reference.num_points
         self.extent = scene_extent(self.held.reference.cam_from_world)
         self._kept = keep_points(self.held.reference, self.held.observations, conf)
@@ -171,6 +174,7 @@ class Trials:
             conf,
             device=self.device,
             kept=self.kept(conf),
+            resume=self.resume,
         )
         compressed, data = compressor.fit_budget(budget, scope, slack=PLAN_SLACK)
         return self.measure(plan, compressed, len(data))
@@ -264,6 +268,7 @@ def plan_compression(
     *,
     device: str = "cpu",
     progress: bool = False,
+    resume: Path | None = None,
 ) -> CompressConf:
     """``conf`` with the codec, code size, precision and options of the best plan for ``budget``.
 
@@ -286,6 +291,7 @@ def plan_compression(
                 global_descriptors=global_descriptors,
                 device=device,
                 progress=progress,
+                resume=resume,
             )
             best = trials.search(plans, neighbour_plans, budget, scope)[0].plan
     return best.conf(conf, budget)

@@ -33,6 +33,7 @@ from .measures import Measures, PosedQuery, bootstrap, measure
 from .selection import SELECTORS, select_points
 from .sweep_plots import check_matplotlib, write_plots
 from .threads import check_device, check_seed, set_num_threads
+from .training.checkpoint import fit_folder
 
 # The paper's central experiment: at a fixed memory for codes, short codes for many points against
 # long codes for few. Its optimum is published as 4 bytes a code.
@@ -180,11 +181,14 @@ def main(
 
     selected: dict[tuple[str, int, int], np.ndarray] = {}
     kind = feature_kind(features)
-    with tqdm(total=len(cells), initial=len(outcomes), desc="Sweep", disable=not progress) as bar:
+    bar = tqdm(total=len(cells), initial=len(outcomes), desc="Sweep", disable=not progress)
+    with bar, fit_folder(output / "fits") as resume:
         for (codec, size, seed), group in itertools.groupby(missing, key=_codec_of):
             options = codec_options.get(codec, {})
             bar.set_postfix_str(f"fitting {codec} {size} B")
-            fitted = fit_codec(codec, observations, size, seed=seed, device=device, **options)
+            fitted = fit_codec(
+                codec, observations, size, seed=seed, device=device, resume=resume, **options
+            )
             # One codec for all selections: fitted on every point.
             first = CompressConf(
                 "all", codec, size, granularity, seed, {}, options, codec_train="all"

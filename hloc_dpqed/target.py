@@ -83,6 +83,7 @@ def plan_recall(
     fixed: bool = False,
     device: str = "cpu",
     progress: bool = False,
+    resume: Path | None = None,
 ) -> tuple[CompressConf, int]:
     """How to make the smallest map that keeps a recall.
 
@@ -93,6 +94,7 @@ def plan_recall(
         conf: selector, granularity and seed; codec and code size too where ``fixed``.
         global_descriptors: (I, Dg) of the images, to retrieve with.
         fixed: do not choose the codec and the code size.
+        resume: folder where interrupted fits continue, see ``fit_codec``.
 
     Returns:
         The configuration and the number of points. The points of the map without the held-out
@@ -111,6 +113,7 @@ def plan_recall(
             global_descriptors=global_descriptors,
             one_in=ONE_IN,
             device=device,
+            resume=resume,
         )
     search = _Search(trials, target, conf if fixed else None)
     found = search.run(progress)

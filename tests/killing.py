@@ -7,13 +7,14 @@ process, which has started no thread of theirs. Prints a JSON object.
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
 from pathlib import Path
 
 # The stages are imported here, not by each fork: the kills then meet the work.
-from hloc_dpqed import cli, compress, localize  # noqa: F401
+from hloc_dpqed import cli, compress, export, fit_codec, localize, sweep  # noqa: F401
 
 
 def run(argv: list[str], kill_after: float | None = None) -> tuple[int, float]:
@@ -32,35 +33,59 @@ def run(argv: list[str], kill_after: float | None = None) -> tuple[int, float]:
     return status, time.perf_counter() - start
 
 
+def content(path: Path) -> object:
+    """What is at a path: a file's bytes, a folder's files by name, or None."""
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if p.is_file())
+        return {str(p.relative_to(path)): p.read_bytes() for p in inside}
+    return path.read_bytes() if path.exists() else None
+
+
+def clear(job: dict) -> None:
+    """Remove the output, and what else the next trial shall not find; put the old output there."""
+    for path in map(Path, [job["output"], *job.get("clear", [])]):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    if job["old"] is not None:
+        Path(job["output"]).write_text(job["old"])
+
+
 def main(job: dict) -> dict:
     """Kill ``argv`` ``trials`` times at random moments of its run, looking at ``output`` each time.
 
+    Args:
+        job: ``argv``, ``output``, ``old`` (text of the old output, or None), ``trials``, ``seed``;
+            ``part``: where unfinished work is kept, ``OUTPUT.part`` by default; ``clear``: paths
+            that are removed with the output after each run that finished.
+
     Returns:
         what the output was each time: 'old', 'new' or 'neither', and how often an earlier run's
-        work was continued (``part`` held records when the next run began).
+        work was continued (``part`` held something when the next run began).
     """
     rng = random.Random(job["seed"])
-    output, part = Path(job["output"]), Path(job["output"] + ".part")
+    output, part = Path(job["output"]), Path(job.get("part", job["output"] + ".part"))
     status, duration = run(job["argv"])
     assert status == 0
-    new = output.read_bytes()
+    new = content(output)
+    clear(job)
+    old = content(output)
     seen, continued = [], 0
     for _ in range(job["trials"]):
-        if job["old"] is not None:
-            output.write_text(job["old"])
-        continued += part.exists()
+        continued += bool(content(part))
         run(job["argv"], rng.uniform(0, duration))
-        data = output.read_bytes() if output.exists() else b""
-        old = (job["old"] or "").encode()
-        seen.append("new" if data == new else "old" if data == old else "neither")
-    output.unlink(missing_ok=True)
-    continued += part.exists()
+        now = content(output)
+        seen.append("new" if now == new else "old" if now == old else "neither")
+        if now == new:
+            clear(job)
+    continued += bool(content(part))
     status, _ = run(job["argv"])
     return {
         "seen": seen,
         "continued": continued,
         "last_status": status,
-        "last_is_new": output.read_bytes() == new,
+        "last_is_new": content(output) == new,
         "part_is_left": part.exists(),
     }
 

@@ -47,7 +47,7 @@ def threads():
 
 
 def make(scene, output, **options) -> bytes:
-    options = {"codec": "pq", "progress": False, **options}
+    options = {"codec": "pq", "progress": False, "threads": 1, **options}
     codec_options = QUICK.get(options["codec"])
     compress.main(scene.sfm, scene.features, output, codec_options=codec_options, **options)
     return output.read_bytes()
@@ -233,3 +233,15 @@ def test_killed_at_any_moment(scene, tmp_path, trials):
     assert seen["last_status"] == 0 and seen["last_is_new"]
     others = [path.name for path in tmp_path.iterdir() if path != output]
     assert all(name.startswith(".map.dpqed.") and name.endswith(".tmp") for name in others)
+
+
+@pytest.mark.parametrize("trials", TRIALS)
+def test_an_interrupted_fit_continues(scene, tmp_path, trials):
+    """Planned and filled to a budget, with several fits: killed, it ends with the same bytes."""
+    output = tmp_path / "map.dpqed"
+    argv = ["compress", "--reference_sfm", str(scene.sfm), "--features", str(scene.features),
+            "--output", str(output), "--budget", "9KB", "--overwrite",
+            "--threads", "1"]  # fmt: skip
+    seen = killed(argv=argv, output=str(output), old=None, trials=trials)
+    assert set(seen["seen"]) <= {"old", "new"} and seen["continued"] > 0
+    assert seen["last_status"] == 0 and seen["last_is_new"] and not seen["part_is_left"]

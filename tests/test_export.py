@@ -8,6 +8,7 @@ import pycolmap
 import pytest
 from hypothesis import given, settings, strategies as st
 from synthetic import compressed_scene, make_scene
+from test_compress import TRIALS, killed
 
 from hloc_dpqed import export
 from hloc_dpqed.compressed_map import CompressedMap
@@ -230,3 +231,14 @@ def test_hloc_matches_the_export_as_we_match_the_map(tmp_path):
                 assert len(expected ^ mine) <= 0.05 * len(mine) + 1
                 total += len(mine)
     assert total > 100
+
+
+@pytest.mark.parametrize("trials", TRIALS)
+def test_killed_at_any_moment(tmp_path, compressed, trials):
+    """No folder or the whole one."""
+    write_map(tmp_path / "map.dpqed", compressed)
+    output = tmp_path / "out"
+    argv = ["export", str(tmp_path / "map.dpqed"), "--output", str(output)]
+    seen = killed(argv=argv, output=str(output), old=None, trials=trials)
+    assert set(seen["seen"]) <= {"old", "new"} and "old" in seen["seen"]
+    assert seen["last_status"] == 0 and seen["last_is_new"]

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from codec_helpers import make_observations
+from synthetic import make_scene
+from test_compress import TRIALS, killed
 
 from hloc_dpqed import cli, compress, fit_codec as stage
 from hloc_dpqed.codecs import fit_codec
@@ -119,3 +121,18 @@ def test_a_codec_file_excludes_a_codec(fountain, tmp_path):
 def safetensors_metadata(path):
     with safetensors.safe_open(str(path), framework="numpy") as file:
         return file.metadata()
+
+
+@pytest.mark.parametrize("trials", TRIALS)
+def test_killed_at_any_moment(tmp_path, trials):
+    """The file is the old one or the new one, and a fit continues from its last saved step."""
+    scene = make_scene(tmp_path / "scene", num_points=60, dim=32)
+    output = tmp_path / "out" / "codec.safetensors"
+    output.parent.mkdir()
+    argv = ["fit-codec", "--reference_sfm", str(scene.sfm), "--features", str(scene.features),
+            "--output", str(output), "--code_bytes", "2", "--overwrite",
+            "--threads", "1"]  # fmt: skip
+    seen = killed(argv=argv, output=str(output), old="old", trials=trials)
+    assert set(seen["seen"]) <= {"old", "new"} and "old" in seen["seen"]
+    assert seen["last_status"] == 0 and seen["last_is_new"] and not seen["part_is_left"]
+    assert seen["continued"] > 0

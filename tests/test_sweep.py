@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from synthetic import make_scene
+from test_compress import TRIALS, killed
 
 from hloc_dpqed import cli, sweep, sweep_plots
 from hloc_dpqed.compress import CompressConf, Compressor, main as compress
@@ -136,6 +137,23 @@ def test_an_interrupted_sweep_continues_and_ends_with_the_same_table(scene, tmp_
     run(scene, tmp_path / "parts", plots=False, thresholds="1/1")
     with pytest.raises(KeyboardInterrupt):
         run(scene, tmp_path / "parts", plots=False, ransac_thresh=5)
+
+
+@pytest.mark.parametrize("trials", TRIALS)
+def test_killed_at_any_moment(scene, tmp_path, trials):
+    """No table or the whole one, the same as without a kill; finished cells are kept."""
+    output = tmp_path / "sweep"
+    argv = ["sweep", "--reference_sfm", str(scene.sfm), "--features", str(scene.features),
+            "--queries", str(scene.queries), "--retrieval", str(scene.pairs),
+            "--reference_poses", str(scene.poses), "--output", str(output), "--codecs", "pq",
+            "--code_bytes", "2", "--selectors", "random", "--fractions", "1", "0.5",
+            "--seeds", "1", "--ransac_seeds", "1", "--no_plots", "--threads", "1"]  # fmt: skip
+    seen = killed(
+        argv=argv, output=str(output / "sweep.csv"), old=None, trials=trials,
+        part=str(output / "cells"), clear=[str(output)],
+    )  # fmt: skip
+    assert set(seen["seen"]) <= {"old", "new"} and seen["continued"] > 0
+    assert seen["last_status"] == 0 and seen["last_is_new"]
 
 
 def test_code_budgets_plots_and_summary(scene, tmp_path, caplog):

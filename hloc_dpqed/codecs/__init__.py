@@ -1,11 +1,13 @@
 """Codecs by name: descriptors to codes and back, all behind one interface."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..reference import Observations
+from ..training.checkpoint import FitCheckpoint, fit_key
 from .additive import LSQCodec, PRQCodec, RQCodec
 from .base import Codec
 from .dpqed import DPQEDCodec
@@ -44,9 +46,29 @@ def codec_class(name: str) -> type[Codec]:
     return CODECS[name]
 
 
-def fit_codec(name: str, observations: Observations, code_bytes: int, **options: Any) -> Codec:
-    """Fit the codec ``name``; see ``Codec.fit``. The result is as it will be when stored."""
-    return codec_class(name).fit(observations, code_bytes, **options).stored()
+def fit_codec(
+    name: str,
+    observations: Observations,
+    code_bytes: int,
+    *,
+    resume: Path | None = None,
+    **options: Any,
+) -> Codec:
+    """Fit the codec ``name``; see ``Codec.fit``. The result is as it will be when stored.
+
+    Args:
+        resume: folder for the states of codecs that train; an interrupted fit of the same
+            arguments continues from there, to the same bytes.
+
+    Raises:
+        InputError: see ``Codec.fit``; or nothing can be written to ``resume``.
+    """
+    known = codec_class(name)
+    if resume is not None and known.trains:
+        decisive = {key: value for key, value in options.items() if key != "progress"}
+        key = fit_key(name, observations, code_bytes, decisive)
+        options["checkpoint"] = FitCheckpoint(Path(resume) / f"{key}.safetensors")
+    return known.fit(observations, code_bytes, **options).stored()
 
 
 def load_codec(name: str, tensors: dict[str, np.ndarray], config: dict[str, Any]) -> Codec:

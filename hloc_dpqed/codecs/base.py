@@ -17,9 +17,11 @@ class Codec(ABC):
         name: the name under which the codec is registered and stored in a map.
         dim: D, the dimension of the descriptors.
         code_size: bytes of one code.
+        trains: whether ``fit`` takes a ``checkpoint`` to continue from.
     """
 
     name: ClassVar[str]
+    trains: ClassVar[bool] = False
     dim: int
     code_size: int
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from ..errors import InputError
 from ..reference import Observations, mean_descriptors
 from ..training.batches import Tracks
+from ..training.checkpoint import FitCheckpoint
 from ..training.decoder import DECODERS, Decoder
 from ..training.gradients import ESTIMATORS, quantize
 from ..training.kmeans import product_codebooks
@@ -37,6 +38,7 @@ class DPQEDCodec(Codec):
     """
 
     name = "dpqed"
+    trains = True
 
     def __init__(self, codebooks: torch.Tensor, decoder: Decoder, bits: int):
         self.codebooks = codebooks.detach().float().cpu().contiguous()
@@ -54,6 +56,7 @@ class DPQEDCodec(Codec):
         seed: int = 0,
         device: str = "cpu",
         progress: bool = False,
+        checkpoint: FitCheckpoint | None = None,
         losses: str = "both",
         decoder: str = "mlp",
         assignment: str = "straight_through",
@@ -100,7 +103,6 @@ class DPQEDCodec(Codec):
             )
         k = num_centroids(len(observations), bits, cls.name)
         torch.manual_seed(seed)
-        rng = np.random.default_rng(seed)
         start = product_codebooks(training_rows(observations, seed, 1), m, k, seed)
         codebooks = torch.nn.Parameter(torch.from_numpy(start).to(device))
         network = Decoder(decoder, observations.dim, hidden).to(device)
@@ -112,6 +114,7 @@ class DPQEDCodec(Codec):
             softness = temperature * float(((some - hard) ** 2).sum(2).mean()) + 1e-9
 
         def batch_loss(step: int) -> torch.Tensor:
+            rng = np.random.default_rng((seed, step))
             drawn = tracks.draw_points(rng, batch)
             rows = tracks.draw_observation(rng, drawn)
             anchors = torch.from_numpy(observations.descriptors[rows]).to(device).float()
@@ -146,6 +149,7 @@ class DPQEDCodec(Codec):
             steps=steps,
             learning_rate=learning_rate,
             progress=progress,
+            checkpoint=checkpoint,
             description="fit dpqed",
         )
         return cls(codebooks, network, bits).stored()

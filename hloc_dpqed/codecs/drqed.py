@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..reference import Observations, mean_descriptors
 from ..training.batches import Tracks
 from ..training.beam import beam_search, orthogonal_codebooks
+from ..training.checkpoint import FitCheckpoint
 from ..training.loop import minimise
 from ..training.losses import contrastive_loss, reconstruction_loss
 from ..training.reencode import best_candidates
@@ -46,6 +47,7 @@ class DRQEDCodec(Codec):
     """
 
     name = "drqed"
+    trains = True
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class DRQEDCodec(Codec):
         seed: int = 0,
         device: str = "cpu",
         progress: bool = False,
+        checkpoint: FitCheckpoint | None = None,
         codec_budget_bytes: int | None = None,
         hidden: int | None = None,
         latent: int | None = None,
@@ -153,7 +156,9 @@ class DRQEDCodec(Codec):
         drawn: list[np.ndarray] = []
 
         def batch_loss(step: int) -> torch.Tensor:
+            # Generators of their own for each step: an interrupted fit then draws the same.
             if step % refresh == 0:
+                rng = np.random.default_rng((seed, step, 1))
                 drawn[:] = [
                     tracks.draw_neighbours(rng, batch)
                     if rng.random() < neighbours
@@ -167,7 +172,8 @@ class DRQEDCodec(Codec):
                         codes[part] = beam_search(targets[part] @ onto, small, beam)[1][:, 0]
             chosen = drawn[step % refresh]
             labels = torch.from_numpy(tracks.points[chosen]).to(device)
-            anchors = observations.descriptors[tracks.draw_observation(rng, chosen)]
+            observed = tracks.draw_observation(np.random.default_rng((seed, step)), chosen)
+            anchors = observations.descriptors[observed]
             keys = module(codes[labels])
             error = reconstruction_loss(keys, targets[labels])["total"].mean()
             match = contrastive_loss(
@@ -186,6 +192,8 @@ class DRQEDCodec(Codec):
             steps=steps,
             learning_rate=learning_rate,
             progress=progress,
+            checkpoint=checkpoint,
+            save_every=refresh,
             description="fit drqed",
         )
         return cls.from_tensors(
