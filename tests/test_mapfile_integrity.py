@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pycolmap
 import pytest
 import safetensors.numpy
 from hypothesis import given, settings, strategies as st
@@ -16,11 +17,15 @@ from hloc_dpqed.codecs.none import NoneCodec
 from hloc_dpqed.compressed_map import CompressedMap
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.mapfile import map_info, read_map, section_bytes, to_bytes
+from hloc_dpqed.mapfile.arrays import encode_arrays
 from hloc_dpqed.mapfile.container import METADATA_KEY, pack
 from hloc_dpqed.visibility import Visibility
 
 MADE = make_map(num_points=50, num_images=5, code_bytes=2, with_global=True)
 DATA = to_bytes(MADE)
+FAR_AWAY = np.zeros((5, 3, 4))
+FAR_AWAY[0, 0, 3] = 1e30  # of one image, to the side
+INFINITE_FOCAL = pycolmap.Camera(model="PINHOLE", width=9, height=9, params=[np.inf, 9, 4, 4])
 
 
 def split(data: bytes) -> tuple[dict, dict[str, bytes], int]:
@@ -291,6 +296,86 @@ def test_missing_sections(tmp_path):
             read_map(path)
 
 
+@pytest.mark.parametrize(
+    ("keys", "value", "reason"),
+    [
+        (("granularity",), "image", "granularity is unknown"),
+        (("points", "origin"), [0, 0], "grid of points"),
+        (("points", "xyz_error"), 0, "grid of points"),
+        (("points", "core"), 30, "grid of points"),
+        (("visibility", "neighbours"), 0, "number of neighbours"),
+        (("poses", "rotation_step"), -1.0, "grid of poses"),
+        (("poses", "centre_step"), "x", "grid of poses"),
+        (("poses", "rotation_step"), 1e9, "not a rotation"),
+        (("scores", "levels"), 1, "scale of scores"),
+        (("scores", "levels"), 2, "beyond its scale"),
+        (("scores", "low"), 2e38, "scale of scores"),
+        (("scores", "scale"), "cubic", "scale of scores"),
+        (("codes",), [50, 1], "codes are not those"),
+        (("global", "codes"), [5, 1], "global codes are not those"),
+        (("codec", "tensors", "centroids"), ["F9", [1]], "impossible dtype"),
+        (("codec", "tensors", "centroids"), ["F16", [-1]], "impossible dtype"),
+        (("format_version",), 0, "format version"),
+    ],
+)
+def test_impossible_metadata(tmp_path, keys, value, reason):
+    metadata, sections, _ = split(DATA)
+    place = metadata
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    refuse(tmp_path, join(metadata, sections), reason)
+
+
+def test_negative_scores_have_no_logarithm(tmp_path):
+    metadata, sections, _ = split(DATA)
+    metadata["scores"] |= {"scale": "log", "low": -1.0}
+    refuse(tmp_path, join(metadata, sections), "scale of scores")
+
+
+def test_order_of_points_that_is_no_permutation(tmp_path):
+    metadata, sections, _ = split(DATA)
+    order = encode_arrays([np.zeros(50, np.uint16)])
+    refuse(tmp_path, join(metadata, {**sections, "order": order}), "no permutation")
+
+
+def test_hash_of_a_shared_codec_that_is_none(tmp_path):
+    metadata, sections, _ = split(DATA)
+    del sections["codec"]
+    for digest in (None, "../" * 21 + "x", "g" * 64):
+        metadata["codec"]["hash"] = digest
+        refuse(tmp_path, join(metadata, sections), "'codec' is missing")
+
+
+def test_sections_that_are_not_bytes(tmp_path):
+    header = json.loads(DATA[8 : split(DATA)[2]])
+    for key, value in (("dtype", "I8"), ("shape", [1, 2])):
+        changed = json.loads(json.dumps(header))
+        entry = changed["codes"]
+        entry[key] = value if key == "dtype" else [1, entry["shape"][0]]
+        text = json.dumps(changed).encode()
+        data = len(text).to_bytes(8, "little") + text + DATA[split(DATA)[2] :]
+        refuse(tmp_path, data, "not one of bytes")
+
+
+def test_metadata_of_another_shape(tmp_path):
+    text = json.dumps({"sha256": 1, "sections": []})
+    data = safetensors.numpy.save({}, metadata={METADATA_KEY: text})
+    refuse(tmp_path, data, "not a map file")
+
+
+def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
+    path = tmp_path / "map.dpqed"
+    path.write_bytes(DATA)
+
+    def failing(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_map(path)
+
+
 def test_other_files_are_refused(tmp_path):
     cases = [b"", b"PK\x03\x04", b"\x80\x04]", b"{" * 100_000, safetensors.numpy.save({})]
     cases.append(safetensors.numpy.save({}, metadata={METADATA_KEY: "[" * 100_000}))
@@ -311,6 +396,9 @@ def test_other_files_are_refused(tmp_path):
         ({"cam_from_world": MADE.cam_from_world * np.nan}, "rotation"),
         ({"scores": np.full_like(MADE.scores, np.inf)}, "scores are not finite"),
         ({"granularity": "image"}, "granularity"),
+        ({"codec_hash": "0" * 64}, "not the one of its codec file"),
+        ({"cam_from_world": MADE.cam_from_world + FAR_AWAY}, "too far away"),
+        ({"cameras": [INFINITE_FOCAL, *MADE.cameras[1:]]}, "not finite"),
         ({"camera_index": MADE.camera_index + 1}, "camera_index"),
         ({"image_names": ["\ud800", *MADE.image_names[1:]]}, "Unicode"),
         ({"image_names": ["x" * 5000, *MADE.image_names[1:]]}, "longer"),

@@ -204,6 +204,8 @@ def _check(compressed: CompressedMap, score_levels: int) -> None:
         raise InputError("the map's visibility is not increasing within each image")
     if not np.isfinite(compressed.scores).all():
         raise InputError("the map's scores are not finite")
+    if not all(np.isfinite(camera.params).all() for camera in compressed.cameras):
+        raise InputError("a camera has parameters that are not finite")
     check_poses(compressed.cam_from_world)
     if score_levels and not 2 <= score_levels <= 64:
         raise InputError(f"score_levels {score_levels}: expected 0, or 2 to 64")

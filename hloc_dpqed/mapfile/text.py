@@ -95,13 +95,10 @@ def decode_names(data: bytes, count: int, limit: int) -> list[str]:
 
 
 def encode_cameras(cameras: Sequence[pycolmap.Camera], index: Sequence[int]) -> bytes:
-    """Cameras and the camera of each image; numbers as their shortest exact decimals."""
+    """Finite cameras and the camera of each image; numbers as their shortest exact decimals."""
     rows = [[c.model.name, c.width, c.height, [float(p) for p in c.params]] for c in cameras]
     value = [rows, [int(i) for i in index] if len(rows) != 1 else None]
-    try:
-        text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    except ValueError as error:
-        raise InputError("a camera has parameters that are not finite") from error
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     recorder = Recorder(symbol_contexts=2)
     _integers(recorder, 0, 1, [len(text)])
     _code_text(recorder, len(text), text)
