@@ -85,14 +85,12 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
 def fit_key(codec: str, observations: Observations, code_bytes: int, options: Any) -> str:
     """A key of all that a fit's result depends on: hexadecimal SHA-256.
 
-    That are the observations, the codec and its options, the libraries and the number of threads,
-    with which sums are taken in another order.
+    That are the observations, the codec and its options, and the libraries.
     """
     how = {
         "codec": codec,
         "code_bytes": code_bytes,
         "options": options,
-        "threads": torch.get_num_threads(),
         "versions": [__version__, torch.__version__, faiss.__version__, np.__version__],
         "points": observations.num_points,
     }

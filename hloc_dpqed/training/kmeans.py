@@ -3,15 +3,13 @@
 import faiss
 import numpy as np
 
-from ..threads import single_threaded
-
 MAX_ROWS = 16_384  # 64 a centroid: more changes little, and the start is refined by training
 
 
 def kmeans(x: np.ndarray, num_centroids: int, seed: int, iterations: int = 10) -> np.ndarray:
     """(N, d) rows to (num_centroids, d) float32 centroids; N >= num_centroids.
 
-    Deterministic given the seed; on one thread, since more would sum in another order.
+    Deterministic given the seed and the number of threads.
     """
     algorithm = faiss.Kmeans(
         x.shape[1],
@@ -21,8 +19,7 @@ def kmeans(x: np.ndarray, num_centroids: int, seed: int, iterations: int = 10) -
         min_points_per_centroid=1,
         max_points_per_centroid=max(1, -(-MAX_ROWS // num_centroids)),
     )
-    with single_threaded():
-        algorithm.train(np.ascontiguousarray(x, np.float32))
+    algorithm.train(np.ascontiguousarray(x, np.float32))
     return algorithm.centroids.reshape(num_centroids, x.shape[1])
 
 
