@@ -133,6 +133,7 @@ def test_killed_at_any_moment(tmp_path, trials):
             "--output", str(output), "--code_bytes", "2", "--overwrite",
             "--threads", "1"]  # fmt: skip
     seen = killed(argv=argv, output=str(output), old="old", trials=trials)
-    assert set(seen["seen"]) <= {"old", "new"} and "old" in seen["seen"]
+    assert set(seen["seen"]) <= {"old", "new"}
     assert seen["last_status"] == 0 and seen["last_is_new"] and not seen["part_is_left"]
-    assert seen["continued"] > 0
+    if trials >= 50:
+        assert seen["continued"] > 0

