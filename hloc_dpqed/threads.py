@@ -6,12 +6,17 @@ core and, running together, slow one another down.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import faiss
 import torch
 
 from .errors import InputError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 MAX_THREADS = 1024  # more is a mistake, and the pools fail in ways of their own
 
@@ -58,6 +63,19 @@ def single_threaded() -> Iterator[None]:
     finally:
         torch.set_num_threads(torch_threads)
         faiss.omp_set_num_threads(faiss_threads)
+
+
+def spread(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """``work`` of each item, in order, on as many threads as torch may use here.
+
+    Each thread computes on its own: what comes out does not depend on their number where the items
+    do not. Within work that is already spread over threads everything runs on the calling one.
+    """
+    workers = min(torch.get_num_threads(), len(items))
+    if workers <= 1:
+        return [work(item) for item in items]
+    with single_threaded(), ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(work, items))
 
 
 def check_device(name: str) -> torch.device:

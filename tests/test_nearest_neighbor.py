@@ -186,3 +186,26 @@ def test_real_images_give_the_same(fountain):
             expected = brute_force(features, database[rows], conf)
             np.testing.assert_array_equal(matches.pairs, expected)
             assert len(expected) > 10
+
+
+@pytest.mark.parametrize("name", CONFS)
+def test_with_any_number_of_threads(name):
+    rng = np.random.default_rng(3)
+    database = unit(rng, 700)
+    query = np.concatenate([database[::2], unit(rng, 550)])[rng.permutation(900)]
+    images = [np.sort(rng.integers(0, 700, size)) for size in (300, 0, 500, 1)]
+    before = torch.get_num_threads()
+    found = {}
+    try:
+        for count in (1, 2, 3, 16):
+            torch.set_num_threads(count)
+            found[count] = of_images(query, database, images, CONFS[name])
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)
+    assert len(found[1][2].pairs) > 100
+    for count in (2, 3, 16):
+        for one, other in zip(found[1], found[count], strict=True):
+            np.testing.assert_array_equal(one.pairs, other.pairs)
+            if CONFS[name].do_mutual_check and not CONFS[name].ratio_threshold:
+                np.testing.assert_array_equal(one.similarity, other.similarity)

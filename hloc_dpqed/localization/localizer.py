@@ -212,11 +212,14 @@ class Localizer:
         if self._match_pair is not None:
             return [self._match_image(features, i) for i in retrieved]
         code_rows = [self._row_of_code[self.map.code_rows(i)] for i in retrieved]
-        union = np.unique(np.concatenate([np.zeros(0, np.int64), *code_rows]))
+        seen = np.zeros(len(self._distinct), bool)
+        for rows in code_rows:
+            seen[rows] = True
+        union = np.flatnonzero(seen)
+        position = np.empty(len(seen), np.int64)
+        position[union] = np.arange(len(union))
         query = self._onto_basis(torch.from_numpy(features.descriptors).to(self.device))
-        rows = [
-            torch.from_numpy(np.searchsorted(union, rows)).to(self.device) for rows in code_rows
-        ]
+        rows = [torch.from_numpy(position[rows]).to(self.device) for rows in code_rows]
         matches = match_images(query, self._descriptors(union), rows, self.conf)
         return [
             _with_points(m, self.map.visibility[i]) for i, m in zip(retrieved, matches, strict=True)
