@@ -65,17 +65,40 @@ def single_threaded() -> Iterator[None]:
         faiss.omp_set_num_threads(faiss_threads)
 
 
+@contextlib.contextmanager
+def workers(count: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of ``count`` threads, in each of which torch and faiss use that thread only."""
+    # What OpenMP was told in this thread does not hold in others: faiss is told in each.
+    with (
+        single_threaded(),
+        ThreadPoolExecutor(count, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool,
+    ):
+        yield pool
+
+
 def spread(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """``work`` of each item, in order, on as many threads as torch may use here.
 
     Each thread computes on its own: what comes out does not depend on their number where the items
     do not. Within work that is already spread over threads everything runs on the calling one.
     """
-    workers = min(torch.get_num_threads(), len(items))
-    if workers <= 1:
+    count = min(torch.get_num_threads(), len(items))
+    if count <= 1:
         return [work(item) for item in items]
-    with single_threaded(), ThreadPoolExecutor(workers) as pool:
+    with workers(count) as pool:
         return list(pool.map(work, items))
+
+
+def spread_rows(work: Callable[[slice], None], count: int, step: int) -> None:
+    """``work`` of each ``step`` of ``count`` rows; each thread takes a run of them."""
+    starts = range(0, count, step)
+    share = max(1, -(-len(starts) // torch.get_num_threads()))
+
+    def run(part: range) -> None:
+        for start in part:
+            work(slice(start, min(start + step, count)))
+
+    spread(run, [starts[k : k + share] for k in range(0, len(starts), share)])
 
 
 def check_device(name: str) -> torch.device:

@@ -157,7 +157,8 @@ def test_codes_with_any_number_of_threads(observations, threads, name):
         threads(count)
         codes = codec.encode_points(observations)
         own = codec.encode(observations.descriptors.astype(np.float32))
-        results.append((codes, own, codec.decode(codes)))
+        many = np.resize(codes, (3000, codec.code_size))  # more than one block
+        results.append((codes, own, codec.decode(many)))
     for other in results[1:]:
         for ours, theirs in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(ours, theirs)

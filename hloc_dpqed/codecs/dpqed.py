@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from ..errors import InputError
 from ..reference import Observations, mean_descriptors
+from ..threads import spread_rows
 from ..training.batches import Tracks
 from ..training.checkpoint import FitCheckpoint
 from ..training.decoder import DECODERS, Decoder
@@ -25,7 +26,8 @@ from .packing import codebooks_for, num_centroids, pack_indices, unpack_indices
 from .pq import training_rows
 
 LOSSES = ("reconstruction", "triplet_original", "triplet_dequantized", "both", "contrastive")
-_CHUNK = 8192  # rows encoded or decoded at once: the working set stays in cache
+_CHUNK = 8192  # rows encoded at once
+_DECODE_ROWS = 1024  # what they pass through stays in the cache
 
 
 class DPQEDCodec(Codec):
@@ -167,15 +169,16 @@ class DPQEDCodec(Codec):
         return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        indices = torch.from_numpy(unpack_indices(codes, self.bits).astype(np.int64))
-        indices = indices.clamp_max(self.codebooks.shape[1] - 1)
-        offsets = torch.arange(indices.shape[1]) * self.codebooks.shape[1]
+        offsets = torch.arange(len(self.codebooks)) * self.codebooks.shape[1]
         flat = self.codebooks.flatten(0, 1)
-        out = np.zeros((len(indices), self.dim), np.float32)
-        with torch.no_grad():
-            for start in range(0, len(indices), _CHUNK):
-                part = F.embedding(indices[start : start + _CHUNK] + offsets, flat).flatten(1)
-                out[start : start + _CHUNK] = self.decoder(part).numpy()
+        out = np.empty((len(codes), self.dim), np.float32)
+
+        def block(rows: slice) -> None:
+            indices = torch.from_numpy(unpack_indices(codes[rows], self.bits).astype(np.int64))
+            indices = indices.clamp_max(self.codebooks.shape[1] - 1) + offsets
+            out[rows] = self.decoder(F.embedding(indices, flat).flatten(1)).numpy()
+
+        spread_rows(block, len(codes), _DECODE_ROWS)
         return out
 
     def tensors(self) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from ..errors import InputError
 from ..reference import Observations, mean_descriptors
+from ..threads import spread_rows
 from ..training.batches import Tracks
 from ..training.beam import beam_search, orthogonal_codebooks
 from ..training.checkpoint import FitCheckpoint
@@ -27,7 +28,7 @@ from .plan import plan_codebooks
 from .shrink import Parameters, from_arrays, shrink
 
 _ENCODE_ROWS = 256  # rows in one beam search
-_DECODE_ROWS = 8192
+_DECODE_ROWS = 1024  # what they pass through stays in the cache
 _BEAM = 16
 _CANDIDATES = 8  # codes of a point that its observations choose from
 
@@ -238,21 +239,29 @@ class DRQEDCodec(Codec):
         )
         return pack_bits(indices, self.bits)
 
-    def _decode_indices(self, indices: torch.Tensor) -> torch.Tensor:
-        """(N, M) int64 to (N, D) float32, L2-normalised; indices past the end name the last."""
+    def _decode_indices(
+        self, indices: torch.Tensor, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(N, M) int64 to (N, D) float32 (``out``), L2-normalised; past the end is the last."""
         rows = torch.minimum(indices, self._last) + self._first
         summed = F.embedding_bag(rows, self._table, mode="sum")
-        if self.hidden is None:
-            return F.normalize(summed, dim=1)
-        _, b1, w2, b2 = self.hidden
-        active = F.relu(summed[:, self.dim :] + b1)
-        return F.normalize(torch.addmm(summed[:, : self.dim] + b2, active, w2.T), dim=1)
+        y = summed[:, : self.dim]
+        if self.hidden is not None:
+            _, b1, w2, b2 = self.hidden
+            active = summed[:, self.dim :].add_(b1).relu_()
+            y = torch.add(y, b2, out=out).addmm_(active, w2.T)
+        norms = torch.linalg.vector_norm(y, dim=1, keepdim=True).clamp_(min=1e-12)
+        return torch.div(y, norms, out=out)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        out = np.zeros((len(codes), self.dim), np.float32)
-        for start in range(0, len(codes), _DECODE_ROWS):
-            indices = unpack_bits(codes[start : start + _DECODE_ROWS], self.bits)
-            out[start : start + _DECODE_ROWS] = self._decode_indices(torch.from_numpy(indices))
+        out = np.empty((len(codes), self.dim), np.float32)  # of large pages, unlike torch's
+        into = torch.from_numpy(out)
+
+        def block(rows: slice) -> None:
+            indices = torch.from_numpy(unpack_bits(codes[rows], self.bits))
+            self._decode_indices(indices, into[rows])
+
+        spread_rows(block, len(codes), _DECODE_ROWS)
         return out
 
     def tensors(self) -> dict[str, np.ndarray]:

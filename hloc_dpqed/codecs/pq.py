@@ -11,11 +11,13 @@ import numpy as np
 
 from ..errors import InputError
 from ..reference import Observations, normalise_rows
+from ..threads import spread_rows
 from .base import Codec
 from .entries import entries_from_arrays, entries_to_arrays
 from .packing import codebooks_for, num_centroids
 
 MAX_TRAINING_ROWS = 65_536  # 256 a centroid, where faiss itself starts to subsample
+_DECODE_ROWS = 1024  # what they pass through stays in the cache
 FAR = 1e4  # a coordinate that no unit vector is near: pads codebooks to the size faiss expects
 
 
@@ -101,7 +103,20 @@ class PQCodec(Codec):
         return self._pq.compute_codes(np.ascontiguousarray(descriptors, np.float32))
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        return normalise_rows(self._pq.decode(np.ascontiguousarray(codes, np.uint8)))
+        return self._decode(codes, None)
+
+    def _decode(self, codes: np.ndarray, rotation: np.ndarray | None) -> np.ndarray:
+        """Normalised centroids, multiplied by ``rotation`` where there is one."""
+        codes = np.ascontiguousarray(codes, np.uint8)
+        out = np.empty((len(codes), self.dim), np.float32)
+
+        def block(rows: slice) -> None:
+            decoded = normalise_rows(self._pq.decode(codes[rows]))
+            # Stored entries make the rotation slightly other than orthogonal: normalised again.
+            out[rows] = decoded if rotation is None else normalise_rows(decoded @ rotation)
+
+        spread_rows(block, len(codes), _DECODE_ROWS)
+        return out
 
     def tensors(self) -> dict[str, np.ndarray]:
         return dict(self._arrays)
@@ -167,8 +182,7 @@ class OPQCodec(PQCodec):
         return super().encode(np.asarray(descriptors, np.float32) @ self.rotation.T)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        # Stored entries make the rotation slightly other than orthogonal; rows are normalised.
-        return normalise_rows(super().decode(codes) @ self.rotation)
+        return self._decode(codes, self.rotation)
 
 
 def train_product(rows: np.ndarray, m: int, k: int, seed: int) -> np.ndarray:
