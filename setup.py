@@ -27,6 +27,7 @@ setup(
         "hloc": ["hloc", "kornia", "opencv-python-headless"],
         "ilp": ["highspy>=1.7"],
         "plot": ["matplotlib>=3.7"],
+        "poselib": ["poselib>=2.0.5"],
         "ray": ["ray>=2.9"],
         "report": ["pillow", "plotly>=5"],
         "dev": [
@@ -45,7 +46,7 @@ setup(
             "onnxruntime",
             "pillow",
             "plotly>=5",
-            "poselib",
+            "poselib>=2.0.5",
             "pytest",
             "pytest-cov",
             "pytest-xdist",

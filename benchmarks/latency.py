@@ -5,11 +5,13 @@
 Both start from the same uncompressed feature file and pairs and end with a written result file:
 NN-mutual, RANSAC threshold 4 px, hloc's other options. hloc works on its original files, and again
 on our exported map; ours on the map file with the codec ``--codec``. Start-up (imports, reading
-the model or map) is excluded on both sides. Needs hloc.
+the model or map) is excluded on both sides. Needs hloc; rows with poselib's RANSAC where it is
+installed.
 """
 
 import argparse
 import contextlib
+import importlib.util
 import io
 import logging
 import statistics
@@ -154,9 +156,16 @@ def benchmark(name: str, args: argparse.Namespace, folder: Path) -> None:
         compressed = read_map(map_path)
         Localizer(compressed)
         loads.append(time.perf_counter() - start)
-    for best_first in (False, True):
-        localizer = Localizer(compressed, ransac_thresh=RANSAC_PX, best_first=best_first)
-        label = "ours" + (", RANSAC on the best" if best_first else ", RANSAC on all matches")
+    localizers = {
+        "ours, RANSAC on all matches": {"best_first": False},
+        "ours, RANSAC on all, poselib": {"best_first": False, "pose_estimator": "poselib"},
+        "ours, RANSAC on the best, poselib": {"pose_estimator": "poselib"},
+        "ours, RANSAC on the best": {},
+    }
+    if importlib.util.find_spec("poselib") is None:
+        localizers = {k: v for k, v in localizers.items() if "poselib" not in k}
+    for label, options in localizers.items():
+        localizer = Localizer(compressed, ransac_thresh=RANSAC_PX, **options)
         results = folder / "ours.txt"
         runs = repeat(
             lambda loc=localizer, out=results: run_ours(loc, queries, features, scene.pairs, out),

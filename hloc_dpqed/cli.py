@@ -109,6 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     from .compressed_map import GRANULARITIES
     from .demo import add_arguments as add_demo_arguments
     from .evaluate import DEFAULT_THRESHOLDS
+    from .localization.pose import POSE_ESTIMATORS
     from .localize import FALLBACKS
     from .matching.learned import PAIR_MATCHERS
     from .matching.nearest_neighbor import NN_CONFS
@@ -194,6 +195,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--covisibility_clustering", action="store_true")
     sub.add_argument(
         "--ransac_all_matches", action="store_true", help="RANSAC on all matches, as in hloc"
+    )
+    sub.add_argument(
+        "--pose_estimator", choices=POSE_ESTIMATORS, default="pycolmap", help="whose RANSAC it is"
     )
     naming = sub.add_mutually_exclusive_group()
     naming.add_argument("--prepend_camera_name", action="store_true")

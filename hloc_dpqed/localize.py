@@ -19,6 +19,7 @@ from .io.atomic import atomic_path, check_output
 from .io.features import FeatureFile, ImageFeatures, read_global_descriptors
 from .io.lists import read_pairs, read_queries, result_name, write_poses
 from .localization.localizer import Localization, Localizer, Query
+from .localization.pose import check_pose_estimator
 from .logger import logger
 from .mapfile import read_map
 from .threads import check_device, check_seed, set_num_threads
@@ -40,6 +41,7 @@ def main(
     ransac_thresh: float = 12,
     covisibility_clustering: bool = False,
     ransac_all_matches: bool = False,
+    pose_estimator: str = "pycolmap",
     prepend_camera_name: bool = False,
     full_names: bool = False,
     fallback: str = "none",
@@ -74,6 +76,7 @@ def main(
         covisibility_clustering, prepend_camera_name, config: as in hloc's ``localize_sfm``.
         ransac_all_matches: give RANSAC all matches, as hloc does, and not the best of each
             keypoint first.
+        pose_estimator: 'pycolmap', or 'poselib' for its RANSAC (extra ``poselib``).
         full_names: write the queries' whole names.
         fallback: 'closest' writes the pose of the closest retrieved image for a query that was
             not localized; such a query does not count as localized.
@@ -98,6 +101,7 @@ def main(
         raise InputError(f"--num_retrieved {num_retrieved}: expected at least 1")
     check_seed(seed)
     check_device(device)
+    check_pose_estimator(pose_estimator)
     for path in [results, *([logs] if logs is not None else [])]:
         check_output(path)
     used_threads = set_num_threads(threads)
@@ -114,6 +118,7 @@ def main(
         ransac_thresh=ransac_thresh,
         covisibility_clustering=covisibility_clustering,
         best_first=not ransac_all_matches,
+        pose_estimator=pose_estimator,
         config=config,
         seed=seed,
         device=device,
@@ -136,6 +141,7 @@ def main(
         "ransac_thresh": ransac_thresh,
         "covisibility_clustering": covisibility_clustering,
         "ransac_all_matches": ransac_all_matches,
+        "pose_estimator": pose_estimator,
         "config": config,
         "seed": seed,
         "logs": logs is not None,

@@ -23,7 +23,13 @@ from hloc_dpqed.localization.localizer import (
     covisible_groups,
     distinct_rows,
 )
-from hloc_dpqed.localization.pose import estimation_options, query_seed
+from hloc_dpqed.localization.pose import (
+    POSE_ESTIMATORS,
+    estimate_pose,
+    estimation_options,
+    query_seed,
+    ransac_poselib,
+)
 from hloc_dpqed.matching.nearest_neighbor import Matches
 from hloc_dpqed.reference import normalise_rows
 from hloc_dpqed.threads import get_num_threads, set_num_threads
@@ -67,10 +73,16 @@ def same(a, b) -> bool:
 @pytest.mark.parametrize("granularity", ["point", "observation"])
 @pytest.mark.parametrize("whole_map", [False, True])
 @pytest.mark.parametrize("best_first", [True, False])
-def test_exact_keypoints_give_the_exact_pose(scene, queries, granularity, whole_map, best_first):
+@pytest.mark.parametrize("pose_estimator", POSE_ESTIMATORS)
+def test_exact_keypoints_give_the_exact_pose(
+    scene, queries, granularity, whole_map, best_first, pose_estimator
+):
     """An error of half a pixel in the convention would show: it moves the camera."""
+    pytest.importorskip(pose_estimator)
     compressed = compressed_scene(scene, codec="none", granularity=granularity)
-    localizer = Localizer(compressed, ransac_thresh=2, best_first=best_first)
+    localizer = Localizer(
+        compressed, ransac_thresh=2, best_first=best_first, pose_estimator=pose_estimator
+    )
     truth = read_poses(scene.poses)
     for query in queries:
         if whole_map:
@@ -338,3 +350,57 @@ def test_an_error_in_the_stream_comes_through(compressed, queries):
 
     with pytest.raises(InputError, match="the stream broke"):
         list(Localizer(compressed).localize_many(stream()))
+
+
+@pytest.mark.parametrize("best_first", [True, False])
+def test_poselib_depends_on_the_seed_alone(compressed, queries, threads, best_first):
+    pytest.importorskip("poselib")
+    noisy = []
+    for k, query in enumerate(queries):
+        noise = np.random.default_rng(k).normal(0, 1.5, query.features.keypoints.shape)
+        keypoints = (query.features.keypoints + noise).astype(np.float32)
+        features = dataclasses.replace(query.features, keypoints=keypoints)
+        noisy.append(dataclasses.replace(query, features=features))
+
+    def run(order, count, seed):
+        threads(count)
+        localizer = Localizer(
+            compressed, ransac_thresh=2, best_first=best_first, pose_estimator="poselib", seed=seed
+        )
+        found = {o.name: o for o in localizer.localize_many(order)}
+        return [found[query.name] for query in noisy]
+
+    first = run(noisy, 1, 0)
+    again = run(noisy[::-1], 3, 0)
+    assert all(same(a, b) for a, b in zip(first, again, strict=True))
+    other = run(noisy, 1, 1)
+    assert not all(same(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_poselib_takes_the_options_of_pycolmap():
+    pytest.importorskip("poselib")
+    rng = np.random.default_rng(0)
+    points3D = rng.uniform(-1, 1, (200, 3)) + np.array([0, 0, 4])
+    camera = pycolmap.Camera(model="PINHOLE", width=640, height=480, params=[500, 500, 320, 240])
+    points2D = np.asarray(camera.img_from_cam(points3D)) + rng.normal(0, 2, (200, 2))
+    near = estimation_options(1, None)
+    far = estimation_options(1, {"estimation": {"ransac": {"max_error": 8.0}}})
+    few = [ransac_poselib(points2D, points3D, camera, options, 0) for options in (near, far)]
+    assert few[0][1].sum() < 100 < 190 < few[1][1].sum()
+    assert estimate_pose(points2D[:3], points3D[:3], camera, near, 0, "poselib") is None
+    nonsense = rng.uniform(0, 480, (20, 2))
+    exact = estimation_options(1e-3, None)
+    assert estimate_pose(nonsense, points3D[:20], camera, exact, 0, "poselib") is None
+
+
+def test_poselib_refuses_what_it_does_not_know(compressed, monkeypatch):
+    pytest.importorskip("poselib")
+    camera = pycolmap.Camera(model="FOV", width=640, height=480, params=[500, 500, 320, 240, 0.1])
+    options = estimation_options(1, None)
+    with pytest.raises(InputError, match="poselib: it does not know cameras of model FOV"):
+        estimate_pose(np.zeros((9, 2)), np.zeros((9, 3)), camera, options, 0, "poselib")
+    with pytest.raises(InputError, match="expected one of pycolmap, poselib"):
+        Localizer(compressed, pose_estimator="opencv")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install 'hloc_dpqed\\[poselib\\]'"):
+        Localizer(compressed, pose_estimator="poselib")

@@ -6,7 +6,12 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from hloc_dpqed.compressed_map import project_points
-from hloc_dpqed.localization.pose import estimate_pose_best_first, estimation_options
+from hloc_dpqed.localization.pose import (
+    POSE_ESTIMATORS,
+    POSELIB_MODELS,
+    estimate_pose_best_first,
+    estimation_options,
+)
 
 MODELS = [m for m in pycolmap.CameraModelId.__members__ if m != "INVALID"]
 
@@ -52,12 +57,16 @@ def test_no_point():
     assert xy.shape == (0, 2) and visible.shape == (0,)
 
 
+@pytest.mark.parametrize("estimator", POSE_ESTIMATORS)
 @pytest.mark.parametrize("model", MODELS)
-def test_queries_of_every_camera_model_are_localized(model):
+def test_queries_of_every_camera_model_are_localized(model, estimator):
+    pytest.importorskip(estimator)
+    if estimator == "poselib" and model not in POSELIB_MODELS:
+        pytest.skip("not of poselib's cameras")
     camera, points = camera_of(model), some_points()
     xy, visible = project_points(points, camera, POSE)
     options = estimation_options(2, None)
     xy, points = xy[visible], points[visible]
-    found = estimate_pose_best_first(xy, points, np.arange(len(xy)), camera, options, 1)
+    found = estimate_pose_best_first(xy, points, np.arange(len(xy)), camera, options, 1, estimator)
     assert found["num_inliers"] == len(xy) > 20
     np.testing.assert_allclose(found["cam_from_world"].matrix(), POSE, atol=1e-4)

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,16 @@ from ..matching.nearest_neighbor import (
     match_all,
     match_images,
 )
-from ..threads import get_num_threads, single_threaded
+from ..threads import get_num_threads, single_threaded, workers
 from ..visibility import Visibility
 from .direct import EXACT_POINTS, PointIndex, mutual_matches, voted_images
-from .pose import estimate_pose, estimate_pose_best_first, estimation_options, query_seed
+from .pose import (
+    check_pose_estimator,
+    estimate_pose,
+    estimate_pose_best_first,
+    estimation_options,
+    query_seed,
+)
 
 BASIS_ROWS = 1024  # decoded to find the directions that all descriptors lie in
 BASIS_ENERGY = 2e-5  # of the descriptors, what those directions leave out
@@ -125,6 +131,7 @@ class Localizer:
         covisibility_clustering: as in hloc, PnP on each co-visible group of retrieved images.
         best_first: RANSAC looks at the best match of each keypoint, and the pose is refined on all
             matches that agree; False gives RANSAC all matches, as hloc does.
+        pose_estimator: whose RANSAC it is, of ``pose.POSE_ESTIMATORS``.
         config: hloc's ``estimation`` and ``refinement`` options of pycolmap.
         seed: of RANSAC, mixed with each query's name.
         device: torch device of the matching.
@@ -144,6 +151,7 @@ class Localizer:
         ransac_thresh: float = 12,
         covisibility_clustering: bool = False,
         best_first: bool = True,
+        pose_estimator: str = "pycolmap",
         config: dict[str, Any] | None = None,
         seed: int = 0,
         device: str = "cpu",
@@ -160,6 +168,8 @@ class Localizer:
             raise InputError(f"--matcher_weights: {matcher} has no weights")
         self.covisibility_clustering = covisibility_clustering
         self.best_first = best_first
+        check_pose_estimator(pose_estimator)
+        self.pose_estimator = pose_estimator
         self.options = estimation_options(ransac_thresh, config)
         self.seed = seed
         self.device = torch.device(device)
@@ -315,10 +325,10 @@ class Localizer:
         # hloc's keypoints have pixel centres at integers, COLMAP's at +0.5: added here, once.
         points2D = features.keypoints[found.keypoint_index].astype(np.float64) + 0.5
         points3D = self.map.xyz[found.point_index]
+        how = (camera, self.options, seed, self.pose_estimator)
         if not self.best_first:
-            return estimate_pose(points2D, points3D, camera, self.options, seed)
-        best = found.best_of_keypoints()
-        return estimate_pose_best_first(points2D, points3D, best, camera, self.options, seed)
+            return estimate_pose(points2D, points3D, *how)
+        return estimate_pose_best_first(points2D, points3D, found.best_of_keypoints(), *how)
 
     def solve(self, query: Query, matches: list[Matches]) -> Localization:
         """Pose from the matches of each retrieved image (or of the whole map)."""
@@ -368,13 +378,13 @@ class Localizer:
         Each thread takes a whole query: matching and pose estimation then keep every core busy
         without waiting for one another. At most two queries a thread are in memory.
         """
-        workers = get_num_threads()
+        count = get_num_threads()
         pending: deque[Future[Localization]] = deque()
-        with single_threaded(), ThreadPoolExecutor(workers) as pool:
+        with workers(count) as pool:
             try:
                 for query in queries:
                     pending.append(pool.submit(self.localize, query))
-                    if len(pending) >= 2 * workers:
+                    if len(pending) >= 2 * count:
                         yield pending.popleft().result()
                 while pending:
                     yield pending.popleft().result()

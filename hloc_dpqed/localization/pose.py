@@ -1,13 +1,35 @@
-"""Absolute pose from 2D-3D matches, with pycolmap."""
+"""Absolute pose from 2D-3D matches, with pycolmap; RANSAC with poselib where asked for."""
 
 import copy
 import hashlib
+import importlib.util
 from typing import Any
 
 import numpy as np
 import pycolmap
 
 from ..compressed_map import in_front
+from ..errors import InputError
+
+POSE_ESTIMATORS = ("pycolmap", "poselib")
+# Those of COLMAP's camera models that poselib knows; with others it finds nothing.
+POSELIB_MODELS = {
+    "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV",
+    "OPENCV_FISHEYE",
+}  # fmt: skip
+MIN_INLIERS = 4  # three points always fit some pose
+
+
+def check_pose_estimator(name: str) -> None:
+    """Check that an estimator is known and installed.
+
+    Raises:
+        InputError: it is not.
+    """
+    if name not in POSE_ESTIMATORS:
+        raise InputError(f"--pose_estimator {name}: expected one of {', '.join(POSE_ESTIMATORS)}")
+    if name == "poselib" and importlib.util.find_spec("poselib") is None:
+        raise InputError("--pose_estimator poselib: pip install 'hloc_dpqed[poselib]'")
 
 
 def query_seed(seed: int, name: str) -> int:
@@ -37,6 +59,7 @@ def estimate_pose(
     camera: pycolmap.Camera,
     options: dict[str, Any],
     seed: int,
+    estimator: str = "pycolmap",
 ) -> dict[str, Any] | None:
     """LO-RANSAC and refinement.
 
@@ -46,13 +69,22 @@ def estimate_pose(
         camera: intrinsics of the query.
         options: as ``estimation_options`` gives them.
         seed: of RANSAC.
+        estimator: of ``POSE_ESTIMATORS``, whose RANSAC it is; pycolmap refines.
 
     Returns:
         pycolmap's dictionary (``cam_from_world``, ``num_inliers``, ``inlier_mask``), or None where
         no pose was found.
+
+    Raises:
+        InputError: poselib does not know the camera's model.
     """
     if len(points2D) == 0:
         return None
+    if estimator == "poselib":
+        first = ransac_poselib(points2D, points3D, camera, options, seed)
+        if first is None:
+            return None
+        return _refine(*first, points2D, points3D, camera, options)
     estimation = copy.deepcopy(options["estimation"])
     estimation.setdefault("ransac", {}).setdefault("random_seed", seed)
     return pycolmap.estimate_and_refine_absolute_pose(
@@ -71,6 +103,7 @@ def estimate_pose_best_first(
     camera: pycolmap.Camera,
     options: dict[str, Any],
     seed: int,
+    estimator: str = "pycolmap",
 ) -> dict[str, Any] | None:
     """RANSAC on the best matches alone, then refinement on all matches that agree with its pose.
 
@@ -79,21 +112,97 @@ def estimate_pose_best_first(
     refinement then takes back the right ones among the rest. Ours.
 
     Args:
-        points2D, points3D, camera, options, seed: as in ``estimate_pose``.
+        points2D, points3D, camera, options, seed, estimator: as in ``estimate_pose``.
         best: (k,) rows of the matches that RANSAC looks at.
 
     Returns:
         As ``estimate_pose``; the inliers are counted among all matches.
     """
-    first = estimate_pose(points2D[best], points3D[best], camera, options, seed)
-    if first is None:
+    if estimator == "poselib":
+        found = ransac_poselib(points2D[best], points3D[best], camera, options, seed)
+        pose = None if found is None else found[0]
+    else:
+        first = estimate_pose(points2D[best], points3D[best], camera, options, seed)
+        pose = None if first is None else first["cam_from_world"]
+    if pose is None:
         return None
-    ransac = options["estimation"].get("ransac", {})
-    default = pycolmap.AbsolutePoseEstimationOptions().ransac.max_error
-    threshold = ransac.get("max_error", default)
-    inliers = reprojects(first["cam_from_world"], points2D, points3D, camera, threshold)
+    threshold = _ransac_options(options)["max_error"]
+    inliers = reprojects(pose, points2D, points3D, camera, threshold)
+    return _refine(pose, inliers, points2D, points3D, camera, options)
+
+
+def ransac_poselib(
+    points2D: np.ndarray,
+    points3D: np.ndarray,
+    camera: pycolmap.Camera,
+    options: dict[str, Any],
+    seed: int,
+) -> tuple[pycolmap.Rigid3d, np.ndarray] | None:
+    """PoseLib's LO-RANSAC, with the threshold, trials and confidence of pycolmap's options.
+
+    Source: Larsson and contributors, "PoseLib - Minimal Solvers for Camera Pose Estimation", 2020.
+
+    Args:
+        points2D, points3D, camera, options, seed: as in ``estimate_pose``.
+
+    Returns:
+        The pose and (n,) bool inliers, or None where fewer than ``MIN_INLIERS`` agree.
+
+    Raises:
+        InputError: poselib does not know the camera's model.
+    """
+    import poselib
+
+    if camera.model.name not in POSELIB_MODELS:
+        raise InputError(
+            f"--pose_estimator poselib: it does not know cameras of model {camera.model.name}"
+        )
+    if len(points2D) < MIN_INLIERS:
+        return None
+    ransac = _ransac_options(options)
+    pose, told = poselib.estimate_absolute_pose(
+        points2D,
+        points3D,
+        {
+            "model": camera.model.name,
+            "width": camera.width,
+            "height": camera.height,
+            "params": camera.params.tolist(),
+        },
+        {
+            "max_reproj_error": ransac["max_error"],
+            "min_iterations": ransac["min_num_trials"],
+            "max_iterations": ransac["max_num_trials"],
+            "success_prob": ransac["confidence"],
+            "seed": ransac.get("random_seed", seed),
+        },
+        {},
+    )
+    if told["num_inliers"] < MIN_INLIERS:
+        return None
+    return pycolmap.Rigid3d(pose.Rt), np.array(told["inliers"], bool)
+
+
+def _ransac_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of RANSAC, pycolmap's defaults where nothing else is asked for."""
+    defaults = pycolmap.AbsolutePoseEstimationOptions().ransac
+    names = ("max_error", "min_num_trials", "max_num_trials", "confidence")
+    return {name: getattr(defaults, name) for name in names} | options["estimation"].get(
+        "ransac", {}
+    )
+
+
+def _refine(
+    pose: pycolmap.Rigid3d,
+    inliers: np.ndarray,
+    points2D: np.ndarray,
+    points3D: np.ndarray,
+    camera: pycolmap.Camera,
+    options: dict[str, Any],
+) -> dict[str, Any] | None:
+    """Refinement on the (n,) bool ``inliers``: as ``estimate_pose`` returns it."""
     refined = pycolmap.refine_absolute_pose(
-        first["cam_from_world"], points2D, points3D, inliers, camera, options["refinement"]
+        pose, points2D, points3D, inliers, camera, options["refinement"]
     )
     if refined is None:
         return None
