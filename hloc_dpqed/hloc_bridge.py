@@ -515,7 +515,7 @@ def load_hloc_matcher(name: str, weights: Path | None = None, device: str = "cpu
     if name not in confs:
         raise InputError(f"--matcher hloc:{name}: unknown, expected one of {', '.join(confs)}")
     conf = dict(confs[name]["model"])
-    with installed(), _weights_of_user(conf["name"], weights):
+    with installed(), weights_of_user(conf["name"], weights):
         base_model = hloc_module("utils.base_model")
         try:
             model = base_model.dynamic_load(hloc_module("matchers"), conf["name"])
@@ -535,8 +535,19 @@ def load_hloc_matcher(name: str, weights: Path | None = None, device: str = "cpu
 
 
 @contextlib.contextmanager
-def _weights_of_user(model: str, weights: Path | None) -> Iterator[None]:
-    """Within the block, the matcher's code loads ``weights`` in place of its own file."""
+def weights_of_user(
+    model: str, weights: Path | None, option: str = "--matcher_weights"
+) -> Iterator[None]:
+    """Within the block, hloc's ``model`` loads ``weights`` in place of its own file.
+
+    Args:
+        model: ``superglue``, ``lightglue`` or the extractor ``superpoint``.
+        weights: a state dict; None changes nothing.
+        option: that gave the file, for messages.
+
+    Raises:
+        InputError: the model has no weights, the file is missing or is not one of tensors.
+    """
     if weights is None:
         yield
         return
@@ -544,17 +555,20 @@ def _weights_of_user(model: str, weights: Path | None) -> Iterator[None]:
 
     from .matching.learned import read_weights
 
-    if model == "superglue":
-        hloc_module("matchers.superglue")  # puts its repository on the path
-        code = importlib.import_module("SuperGluePretrainedNetwork.models.superglue")
-        view = _View(torch, load=lambda *_, **__: read_weights(weights))
+    def load(*_: Any, **__: Any) -> dict[str, Any]:
+        return read_weights(weights, option)
+
+    if model in ("superglue", "superpoint"):
+        # hloc's module puts the repository of the model's code on the path.
+        hloc_module(f"{'matchers' if model == 'superglue' else 'extractors'}.{model}")
+        code = importlib.import_module(f"SuperGluePretrainedNetwork.models.{model}")
+        view = _View(torch, load=load)
     elif model == "lightglue":
         hloc_module("matchers.lightglue")
         code = importlib.import_module("lightglue.lightglue")
-        hub = _View(torch.hub, load_state_dict_from_url=lambda *_, **__: read_weights(weights))
-        view = _View(torch, hub=hub)
+        view = _View(torch, hub=_View(torch.hub, load_state_dict_from_url=load))
     else:
-        raise InputError(f"--matcher_weights: hloc's {model} has no weights")
+        raise InputError(f"{option}: hloc's {model} takes no weights")
     original = code.torch
     code.torch = view  # type: ignore[attr-defined]
     try:

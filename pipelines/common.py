@@ -12,6 +12,7 @@ from typing import Any
 
 from hloc_dpqed import compress, evaluate, info, localize
 from hloc_dpqed.codecs import CODECS
+from hloc_dpqed.demo.dataset import Dataset
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.sizes import format_size
 from hloc_dpqed.logger import configure_logging
@@ -261,6 +262,38 @@ def evaluation_row(
         key = f"{scale * limit['translation']:g} {unit}, {limit['rotation']:g} deg"
         row[key] = f"{100 * limit['fraction']:.1f} %"
     return row
+
+
+def run_scene(
+    args: argparse.Namespace,
+    files: Dataset,
+    outputs: Path,
+    name: str,
+    thresholds: str,
+    metric: bool = True,
+) -> dict[str, str]:
+    """Compress, localize and evaluate a scene whose files are there; its line of the table.
+
+    Args:
+        args: of ``add_compression_arguments``, and ``ransac_thresh``.
+        files: of the scene.
+        outputs: folder for the map and the results, made where it is missing.
+        name, thresholds, metric: as of ``evaluation_row``.
+    """
+    outputs.mkdir(exist_ok=True, parents=True)
+    results = outputs / f"results_{results_label(args)}.txt"
+    compressed = compress_map(args, files.sfm, files.features, outputs)
+    localize_queries(
+        args,
+        compressed,
+        files.queries,
+        files.pairs,
+        files.query_features,
+        results,
+        ransac_thresh=args.ransac_thresh,
+        fallback="none",
+    )
+    return evaluation_row(name, compressed, results, files.poses, None, thresholds, metric)
 
 
 def format_table(rows: Sequence[dict[str, str]]) -> str:

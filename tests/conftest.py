@@ -13,6 +13,9 @@ hypothesis.settings.load_profile("fixed")
 _DATA = Path(
     os.environ.get("HLOC_DPQED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
 )
+WEIGHTS = Path(
+    os.environ.get("HLOC_DPQED_WEIGHTS", Path(__file__).resolve().parents[2] / "shared" / "weights")
+)
 
 
 def scene_path(name: str) -> Path:

@@ -9,11 +9,11 @@ import os
 import sys
 import types
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import WEIGHTS
 from synthetic import compressed_scene, make_scene, write_compressed_scene
 
 from hloc_dpqed.errors import InputError
@@ -23,10 +23,6 @@ from hloc_dpqed.localization import Localizer
 from hloc_dpqed.matching import learned
 from hloc_dpqed.matching.adalam import CONF, adalam_matches
 from hloc_dpqed.matching.learned import load_matcher, quantized
-
-WEIGHTS = Path(
-    os.environ.get("HLOC_DPQED_WEIGHTS", Path(__file__).resolve().parents[2] / "shared/weights")
-)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +125,7 @@ def test_superglue_through_hloc_and_through_the_localizer(scene, tmp_path, monke
     weights = tmp_path / "superglue.pth"
     torch.save(state, weights)
     path = write_compressed_scene(scene, tmp_path / "map.dpqed", code_bytes=16)
-    with hloc_bridge.installed(), hloc_bridge._weights_of_user("superglue", weights):
+    with hloc_bridge.installed(), hloc_bridge.weights_of_user("superglue", weights):
         match_features = hloc_bridge.hloc_module("match_features")
         match_features.main(
             match_features.confs["superglue"],

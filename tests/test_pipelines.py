@@ -9,14 +9,16 @@ import miniatures
 import numpy as np
 import pycolmap
 import pytest
+from conftest import WEIGHTS
 
+from hloc_dpqed.demo.dataset import render_dataset
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.evaluate import pose_error
-from hloc_dpqed.io.lists import read_poses
+from hloc_dpqed.io.lists import read_poses, read_queries, write_poses
 from hloc_dpqed.io.model import read_reference
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from pipelines import common
+from pipelines import common, from_images
 
 ON_SCENES = ("Strecha", "south_building")
 ON_HLOC = ("Aachen", "Aachen_v1_1", "Cambridge", "7Scenes", "RobotCar", "CMU", "4Seasons")
@@ -137,6 +139,116 @@ def test_strecha_from_files_to_a_table(fountain, tmp_path, capsys):
     assert (outputs / "fountain-P11" / "map_pq4_120KB_kcover.dpqed").stat().st_size <= 120_000
 
 
+# From images. A rendered scene in the layout of each pipeline, and real images where hloc extracts.
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """A scene with images, poses and lists, and without features."""
+    output = tmp_path_factory.mktemp("rendered")
+    files = render_dataset(output, 10, 3, (400, 300), texels=50, progress=False)
+    for name in ("fountain-P11", "south-building"):
+        scene = output / "data" / name
+        scene.mkdir(parents=True)
+        for path in (files.images, files.sfm, files.queries, files.poses):
+            (scene / path.name).symlink_to(path)
+    return output / "data"
+
+
+def make_nothing_anew(monkeypatch):
+    for name in ("map_posed_photos", "photos_dataset", "_map_with_hloc"):
+        monkeypatch.delattr(from_images, name)
+
+
+def test_strecha_from_images_to_a_table(rendered, tmp_path, capsys, monkeypatch):
+    arguments = ["--dataset", rendered, "--scenes", "fountain-P11", "--outputs", tmp_path, *CHEAP]
+    arguments += ["--images", "--extractor", "sift"]
+    assert run("Strecha", *arguments) == 0
+    table = capsys.readouterr().out
+    (row,) = cells(table)
+    assert (row["scene"], row["poses"]) == ("fountain-P11, known_sift", "3 of 3")
+    assert median_centimetres(row) < 10
+    # The map is that of the images: its own features, retrieval, points; the given poses.
+    folder = tmp_path / "fountain-P11" / "known_sift"
+    made, given = (read_reference(f / "sfm") for f in (folder, rendered / "fountain-P11"))
+    assert made.image_names == given.image_names and made.num_points > 200
+    np.testing.assert_allclose(made.cam_from_world, given.cam_from_world, atol=1e-9)
+    # What was made is used again.
+    make_nothing_anew(monkeypatch)
+    assert run("Strecha", *arguments) == 0
+    assert capsys.readouterr().out == table
+
+
+def test_south_building_from_images_to_a_table(rendered, tmp_path, capsys):
+    """The images may lie elsewhere than in the scene's folder."""
+    arguments = ["--dataset", rendered / "south-building", "--outputs", tmp_path, *CHEAP]
+    images = (rendered / "south-building" / "images").resolve()
+    assert run("south_building", *arguments, "--images", images, "--extractor", "sift") == 0
+    (row,) = cells(capsys.readouterr().out)
+    assert (row["scene"], row["poses"]) == ("south-building, known_sift", "3 of 3")
+
+
+@pytest.fixture(scope="module")
+def half_size(fountain, tmp_path_factory):
+    """fountain-P11 with images of half the size and two queries."""
+    root = tmp_path_factory.mktemp("half")
+    folder = root / "fountain-P11"
+    model = pycolmap.Reconstruction(str(fountain / "sfm"))
+    for camera in model.cameras.values():
+        camera.rescale(new_width=camera.width // 2, new_height=camera.height // 2)
+    (folder / "sfm").mkdir(parents=True)
+    model.write(str(folder / "sfm"))
+    (folder / "images").mkdir()
+    listed = read_queries(fountain / "queries.txt")[:2]
+    for name in [*(image.name for image in model.images.values()), *(name for name, _ in listed)]:
+        bitmap = pycolmap.Bitmap.read(str(fountain / "images" / name), True)
+        bitmap.rescale(bitmap.width // 2, bitmap.height // 2)
+        bitmap.write(str(folder / "images" / name))
+    lines = []
+    for name, camera in listed:
+        camera.rescale(new_width=camera.width // 2, new_height=camera.height // 2)
+        params = " ".join(str(float(p)) for p in camera.params)
+        lines.append(f"{name} {camera.model.name} {camera.width} {camera.height} {params}")
+    (folder / "queries.txt").write_text("\n".join(lines))
+    poses = read_poses(fountain / "poses_gt.txt")
+    write_poses(folder / "poses_gt.txt", {name: poses[name] for name, _ in listed})
+    return root
+
+
+def test_strecha_from_images_alone(half_size, tmp_path, capsys):
+    """Structure from motion: nothing but the images is given."""
+    folder = tmp_path / "data" / "fountain-P11"
+    folder.mkdir(parents=True)
+    (folder / "images").symlink_to(half_size / "fountain-P11" / "images")
+    arguments = ["--dataset", folder.parent, "--scenes", "fountain-P11", "--outputs", tmp_path]
+    arguments += ["--images", "--poses", "sfm", "--extractor", "sift", *CHEAP]
+    assert run("Strecha", *arguments) == 0
+    (row,) = cells(capsys.readouterr().out)
+    assert (row["scene"], row["poses"]) == ("fountain-P11, sfm_sift", "3 of 3")
+    assert float(row["median (units / deg)"].split("/")[0]) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--images", "photos"], "photos: no such folder, expected the scene's images"),
+        (["--extractor", "orb"], "--extractor orb: expected auto, sift or hloc:NAME"),
+        (["--extractor_weights", "w.pth"], "--extractor_weights: sift takes no weights"),
+    ],
+)
+def test_bad_arguments_of_images_are_one_line(rendered, tmp_path, capsys, arguments, told):
+    command = ["--dataset", rendered, "--scenes", "fountain-P11", "--outputs", tmp_path]
+    command += ["--images", "--extractor", "sift"]
+    assert run("Strecha", *command, *CHEAP, *arguments) == 2
+    assert told in one_line(capsys.readouterr().err)
+    assert not any(tmp_path.iterdir())
+
+
+def test_auto_without_hloc_is_sift(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hloc", None)
+    assert from_images.choose_extractor("auto", None) == "sift"
+
+
 def test_a_budget_that_nothing_fits_is_one_line(fountain, tmp_path, capsys):
     arguments = ["--dataset", fountain.parent, "--scenes", "fountain-P11", "--outputs", tmp_path]
     assert run("Strecha", *arguments, *CHEAP, "--budget", "1KB") == 2
@@ -150,6 +262,45 @@ def test_a_budget_that_nothing_fits_is_one_line(fountain, tmp_path, capsys):
 @pytest.fixture(scope="session")
 def hloc():
     return pytest.importorskip("hloc", reason="hloc is not importable; put it on PYTHONPATH")
+
+
+@pytest.fixture
+def superpoint_weights(hloc):
+    pytest.importorskip("hloc.extractors.superpoint", reason="SuperPoint's code is not importable")
+    path = WEIGHTS / "superpoint_v1_fp16.pth"
+    if not path.is_file():
+        pytest.skip("superpoint_v1_fp16.pth not found; set HLOC_DPQED_WEIGHTS to its folder")
+    return path
+
+
+def test_strecha_from_images_with_hlocs_superpoint(half_size, superpoint_weights, tmp_path, capsys):
+    """Real images, weights, extraction, matching and triangulation."""
+    arguments = ["--dataset", half_size, "--scenes", "fountain-P11", "--images"]
+    arguments += ["--outputs", tmp_path / "out", *CHEAP]
+    weights = ["--extractor_weights", superpoint_weights]
+    assert run("Strecha", *arguments, *weights, "--sfm_matcher", "none") == 2
+    assert "--sfm_matcher none: unknown" in one_line(capsys.readouterr().err)
+    assert run("Strecha", *arguments, *weights) == 0
+    (row,) = cells(capsys.readouterr().out)
+    assert row["scene"] == "fountain-P11, known_hloc-superpoint_aachen_NN-mutual"
+    assert row["poses"] == "2 of 2" and median_centimetres(row) < 5
+    folder = tmp_path / "out" / "fountain-P11" / "known_hloc-superpoint_aachen_NN-mutual"
+    (features,) = folder.glob("feats-*.h5")
+    assert features.stem == "feats-superpoint-n2048-r1024"
+
+
+def test_bad_extractors_of_hloc_are_one_line(hloc, rendered, tmp_path, capsys, monkeypatch):
+    command = ["--dataset", rendered, "--scenes", "fountain-P11", "--outputs", tmp_path, *CHEAP]
+    assert run("Strecha", *command, "--images", "--extractor", "hloc:none") == 2
+    assert "--extractor hloc:none: unknown" in one_line(capsys.readouterr().err)
+
+    def no_weights(*_, **__):
+        raise FileNotFoundError("superpoint_v1.pth")
+
+    extract_features = importlib.import_module("hloc.extract_features")
+    monkeypatch.setattr(extract_features, "main", no_weights)
+    assert run("Strecha", *command, "--images", "--extractor", "hloc:superpoint_aachen") == 2
+    assert "are its weights there? --extractor_weights" in one_line(capsys.readouterr().err)
 
 
 def replace_extraction(monkeypatch, mini):

@@ -3,7 +3,7 @@
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +21,12 @@ from ..io.lists import write_poses
 from ..threads import get_num_threads
 from .mapping import (
     Features,
-    VladVocabulary,
     choose_pairs,
     create_database,
     extract_sift,
     match_pairs,
-    most_similar,
     quiet_colmap,
+    retrieve,
     structure_from_motion,
     triangulate,
 )
@@ -123,33 +122,73 @@ def render_dataset(
         done = pool.map(render, range(len(views)))
         list(tqdm(done, "Rendering views", len(views), disable=not progress))
 
-    poses = {name: pose for name, _, pose in views}
-    names = [v[0] for v in views[:num_database]]
-    query_names = [v[0] for v in views[num_database:]]
-    groups = [(names, camera)]
-    with quiet_colmap(), _work_folder(output) as work:
-        create_database(
-            work / "features.db", dataset.images, [*groups, (query_names, query_camera)]
-        )
-        features = extract_sift(work / "features.db", dataset.images, names + query_names, progress)
-        of_database = {name: features[name] for name in names}
-        matches = match_pairs(of_database, choose_pairs(of_database, seed), progress)
-        if progress:
-            tqdm.write("Triangulating", file=sys.stderr)
-        triangulate(work, dataset.images, groups, poses, of_database, matches, dataset.sfm, seed)
-    _write_lists(
+    names = [v[0] for v in views]
+    map_posed_photos(
         dataset,
-        of_database,
-        {name: features[name] for name in query_names},
-        {name: query_camera for name in query_names},
-        {name: poses[name] for name in query_names},
+        [(names[:num_database], camera)],
+        [(names[num_database:], query_camera)],
+        {name: pose for name, _, pose in views},
+        NUM_RETRIEVED,
         seed,
+        progress,
     )
     return dataset
 
 
+def map_posed_photos(
+    dataset: Dataset,
+    database: Sequence[tuple[list[str], pycolmap.Camera]],
+    queries: Sequence[tuple[list[str], pycolmap.Camera]],
+    poses: dict[str, np.ndarray],
+    num_retrieved: int,
+    seed: int = 0,
+    progress: bool = True,
+) -> None:
+    """Write the files of ``dataset`` from its photos: SIFT, a map with known poses, lists.
+
+    Args:
+        dataset: names the files; the photos are there, the folder of the others is.
+        database, queries: names of the photos and their camera.
+        poses: names to (3, 4) float64 [R | t], camera from world. Those of the queries are written
+            to ``dataset.poses`` and not used.
+        num_retrieved: database photos a query in ``dataset.pairs``.
+        seed: of COLMAP and of the retrieval's words.
+        progress: show progress bars.
+    """
+    names = [name for listed, _ in database for name in listed]
+    camera_of = {name: camera for listed, camera in queries for name in listed}
+    with quiet_colmap(), _work_folder(dataset.sfm.parent) as work:
+        create_database(work / "features.db", dataset.images, [*database, *queries])
+        listed = [*names, *camera_of]
+        features = extract_sift(work / "features.db", dataset.images, listed, progress)
+        of_database = {name: features[name] for name in names}
+        pairs = choose_pairs(_descriptors(of_database), seed)
+        matches = match_pairs(of_database, pairs, progress)
+        if progress:
+            tqdm.write("Triangulating", file=sys.stderr)
+        triangulate(work, dataset.images, database, poses, of_database, matches, dataset.sfm, seed)
+    _write_lists(
+        dataset,
+        of_database,
+        {name: features[name] for name in camera_of},
+        camera_of,
+        {name: poses[name] for name in camera_of},
+        num_retrieved,
+        seed,
+    )
+
+
+def _descriptors(features: dict[str, Features]) -> dict[str, np.ndarray]:
+    return {name: f.descriptors for name, f in features.items()}
+
+
 def photos_dataset(
-    output: Path, photos: Path, query_every: int = 5, seed: int = 0, progress: bool = True
+    output: Path,
+    photos: Path,
+    query_every: int = 5,
+    seed: int = 0,
+    progress: bool = True,
+    num_retrieved: int = NUM_RETRIEVED,
 ) -> Dataset:
     """Map the user's own photos; every ``query_every``-th becomes a query.
 
@@ -170,7 +209,7 @@ def photos_dataset(
     with quiet_colmap(), _work_folder(output) as work:
         create_database(work / "features.db", dataset.images, groups)
         features = extract_sift(work / "features.db", dataset.images, list(sizes), progress)
-        matches = match_pairs(features, choose_pairs(features, seed), progress)
+        matches = match_pairs(features, choose_pairs(_descriptors(features), seed), progress)
         model = structure_from_motion(
             work / "features.db", dataset.images, matches, work, seed, progress
         )
@@ -208,6 +247,7 @@ def photos_dataset(
         {name: features[name] for name in queries},
         {name: cameras[name] for name in queries},
         {name: poses[name] for name in queries},
+        num_retrieved,
         seed,
     )
     return dataset
@@ -298,18 +338,15 @@ def _write_lists(
     queries: dict[str, Features],
     cameras: dict[str, pycolmap.Camera],
     poses: dict[str, np.ndarray],
+    num_retrieved: int,
     seed: int,
 ) -> None:
-    """Write features, the query list, the pairs and the true poses."""
+    """Write features, the query list, the pairs and, last, the true poses."""
     write_features(dataset.features, database)
     write_features(dataset.query_features, queries)
-    names, listed = sorted(database), [database[name] for name in sorted(database)]
-    vocabulary = VladVocabulary.fit(listed, seed=seed)  # never sees a query
+    pairs = retrieve(_descriptors(queries), _descriptors(database), num_retrieved, seed)
+    write_text(dataset.pairs, "".join(f"{query} {name}\n" for query, name in pairs))
     query_names = sorted(queries)
-    described = vocabulary.describe([queries[name] for name in query_names])
-    rows = most_similar(described, vocabulary.describe(listed), NUM_RETRIEVED)
-    pairs = [f"{q} {names[i]}\n" for q, row in zip(query_names, rows, strict=True) for i in row]
-    write_text(dataset.pairs, "".join(pairs))
     lines = []
     for name in query_names:
         camera = cameras[name]

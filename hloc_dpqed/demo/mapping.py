@@ -146,30 +146,32 @@ class VladVocabulary:
     words: np.ndarray
 
     @staticmethod
-    def fit(features: list[Features], num_words: int = 32, seed: int = 0) -> "VladVocabulary":
-        """k-means over the descriptors of the given photos."""
-        x = np.concatenate([f.descriptors for f in features])
+    def fit(
+        descriptors: Sequence[np.ndarray], num_words: int = 32, seed: int = 0
+    ) -> "VladVocabulary":
+        """k-means over the (N, D) float32 descriptors of the given photos."""
+        x = np.concatenate(descriptors)
         if len(x) > 40_000:
             rows = np.random.default_rng([seed, 7]).choice(len(x), 40_000, replace=False)
             x = x[np.sort(rows)]
         if len(x) < num_words:
-            raise InputError(f"only {len(x)} SIFT features in all photos; they show too little")
+            raise InputError(f"only {len(x)} features in all photos; they show too little")
         kmeans = faiss.Kmeans(x.shape[1], num_words, niter=15, seed=seed + 1, verbose=False)
         kmeans.cp.min_points_per_centroid = 1
         kmeans.train(x)
         return VladVocabulary(kmeans.centroids.copy())
 
-    def describe(self, features: list[Features]) -> np.ndarray:
-        """(len(features), W D) float32, L2-normalised; a photo without features has a zero row."""
-        out = np.zeros((len(features), *self.words.shape), np.float32)
+    def describe(self, descriptors: Sequence[np.ndarray]) -> np.ndarray:
+        """(photos, W D) float32, L2-normalised; a photo without features has a zero row."""
+        out = np.zeros((len(descriptors), *self.words.shape), np.float32)
         half = (self.words**2).sum(1) / 2
-        for row, f in enumerate(features):
-            if len(f.descriptors) == 0:
+        for row, x in enumerate(descriptors):
+            if len(x) == 0:
                 continue
-            word = (f.descriptors @ self.words.T - half).argmax(1)
-            np.add.at(out[row], word, f.descriptors - self.words[word])
+            word = (x @ self.words.T - half).argmax(1)
+            np.add.at(out[row], word, x - self.words[word])
         norms = np.linalg.norm(out, axis=2, keepdims=True)
-        return normalise_rows((out / np.maximum(norms, 1e-12)).reshape(len(features), -1))
+        return normalise_rows((out / np.maximum(norms, 1e-12)).reshape(len(descriptors), -1))
 
 
 def most_similar(queries: np.ndarray, database: np.ndarray, count: int) -> np.ndarray:
@@ -177,12 +179,29 @@ def most_similar(queries: np.ndarray, database: np.ndarray, count: int) -> np.nd
     return np.argsort(-(queries @ database.T), axis=1, kind="stable")[:, :count]
 
 
-def choose_pairs(features: dict[str, Features], seed: int = 0) -> list[tuple[str, str]]:
+def retrieve(
+    queries: dict[str, np.ndarray], database: dict[str, np.ndarray], count: int, seed: int = 0
+) -> list[tuple[str, str]]:
+    """Database photos for each query, best first, by VLAD with words of the database alone.
+
+    Args:
+        queries, database: names to (N, D) float32 descriptors.
+        count: database photos a query.
+    """
+    names, query_names = sorted(database), sorted(queries)
+    listed = [database[name] for name in names]
+    vocabulary = VladVocabulary.fit(listed, seed=seed)  # never sees a query
+    described = vocabulary.describe([queries[name] for name in query_names])
+    rows = most_similar(described, vocabulary.describe(listed), count)
+    return [(q, names[i]) for q, row in zip(query_names, rows, strict=True) for i in row]
+
+
+def choose_pairs(descriptors: dict[str, np.ndarray], seed: int = 0) -> list[tuple[str, str]]:
     """Pairs of photos to match: all of a few, else those that look alike and neighbours by name."""
-    names = sorted(features)
+    names = sorted(descriptors)
     if len(names) <= 30:
         return list(itertools.combinations(names, 2))
-    listed = [features[name] for name in names]
+    listed = [descriptors[name] for name in names]
     described = VladVocabulary.fit(listed, seed=seed).describe(listed)
     pairs = {(i, j) for i in range(len(names)) for j in range(i + 1, min(i + 4, len(names)))}
     for i, similar in enumerate(most_similar(described, described, 16)):

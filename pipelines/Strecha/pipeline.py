@@ -1,56 +1,54 @@
-"""Strecha's fountain-P11 and castle-P30: from the files of a mapped scene to a table of errors."""
+"""Strecha's fountain-P11 and castle-P30: from images, or a mapped scene, to a table of errors."""
 
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+from hloc_dpqed.demo.dataset import Dataset
 
 from ..common import (
     add_compression_arguments,
-    compress_map,
-    evaluation_row,
     format_table,
-    localize_queries,
     make_parser,
     require_files,
-    results_label,
+    run_scene,
     run_script,
 )
+from ..from_images import add_image_arguments, dataset_from_images
 
-# Scenes, and their pairs files: the database images retrieved for each query.
-SCENES = {"fountain-P11": "pairs-query-vlad7.txt", "castle-P30": "pairs-query-vlad10.txt"}
+# Scenes, and how many database images are retrieved for each query.
+SCENES = {"fountain-P11": 7, "castle-P30": 10}
+QUERY_EVERY = 3  # by structure from motion over the images alone
 LAYOUT = ["sfm/images.bin", "feats-superpoint.h5", "queries.txt", "poses_gt.txt"]
 THRESHOLDS = "0.02/0.1,0.05/0.5,0.25/2"
 
 
-def run_scene(args: argparse.Namespace, scene: str) -> dict[str, str]:
-    """Compress, localize and evaluate one scene; the line of the table."""
-    dataset = args.dataset / scene
-    require_files(dataset, [*LAYOUT, SCENES[scene]])
-    outputs = args.outputs / scene
-    outputs.mkdir(exist_ok=True, parents=True)
-    features = dataset / "feats-superpoint.h5"
-    results = outputs / f"results_{results_label(args)}.txt"
-
-    compressed = compress_map(args, dataset / "sfm", features, outputs)
-
-    localize_queries(
-        args,
-        compressed,
-        dataset / "queries.txt",
-        dataset / SCENES[scene],
-        features,
-        results,
-        ransac_thresh=args.ransac_thresh,
-        fallback="none",
+def scene_files(args: argparse.Namespace, scene: str, outputs: Path) -> Dataset:
+    """The map, features and lists to start from: the scene's own, or made of its images."""
+    folder, num_loc = args.dataset / scene, SCENES[scene]
+    if args.images is not None:
+        return dataset_from_images(args, folder, outputs, QUERY_EVERY, num_loc)
+    pairs = folder / f"pairs-query-vlad{num_loc}.txt"
+    require_files(folder, [*LAYOUT, pairs.name])
+    features = folder / "feats-superpoint.h5"
+    return replace(
+        Dataset.in_folder(folder, "m"), features=features, query_features=features, pairs=pairs
     )
-    truth = dataset / "poses_gt.txt"
-    return evaluation_row(scene, compressed, results, truth, None, THRESHOLDS)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Every scene asked for, then the table."""
-    print(format_table([run_scene(args, scene) for scene in args.scenes]))
+    """Every scene asked for: map if asked to, compress, localize, evaluate; then the table."""
+    rows = []
+    for scene in args.scenes:
+        outputs, metric, name = args.outputs / scene, True, scene
+        files = scene_files(args, scene, outputs)
+        if args.images is not None:
+            outputs, metric = files.sfm.parent, args.poses == "known"
+            name = f"{scene}, {outputs.name}"
+        rows.append(run_scene(args, files, outputs, name, THRESHOLDS, metric))
+    print(format_table(rows))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("Strecha's scenes", Path(dataset), "outputs/strecha")
     parser.add_argument("--scenes", default=list(SCENES), choices=SCENES, nargs="+")
     parser.add_argument("--ransac_thresh", type=float, default=4.0, help="default: %(default)s")
+    add_image_arguments(parser)
     add_compression_arguments(parser, matcher="NN-mutual", mapping=False)
     return parser
 
