@@ -113,6 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
     from .localize import FALLBACKS
     from .matching.learned import PAIR_MATCHERS
     from .matching.nearest_neighbor import NN_CONFS
+    from .same_features import OVERRIDE
     from .selection import SELECTORS
     from .sweep import PRESETS
 
@@ -190,6 +191,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--matcher_weights", type=Path, metavar="PATH")
     sub.add_argument(
         "--symmetric", action="store_true", help="quantize the queries' descriptors too"
+    )
+    sub.add_argument(
+        OVERRIDE,
+        action="store_true",
+        help="only warn where the features are of another extractor than the map's",
     )
     sub.add_argument("--ransac_thresh", type=float, default=12.0, metavar="PX")
     sub.add_argument("--covisibility_clustering", action="store_true")

@@ -12,6 +12,7 @@ from .io.atomic import atomic_directory
 from .io.reconstruction import to_reconstruction
 from .logger import logger
 from .mapfile import read_map
+from .same_features import features_of
 
 
 def main(map: Path, output: Path, progress: bool = True, codec_file: Path | None = None) -> Path:
@@ -63,6 +64,9 @@ def write_features(compressed: CompressedMap, path: Path, progress: bool = False
     """
     written = 0
     with h5py.File(path, "w", libver="latest") as file:
+        extractor = features_of(compressed).get("extractor")
+        if extractor is not None:
+            file.attrs["extractor"] = extractor
         names = tqdm(compressed.image_names, desc="Writing features", disable=not progress)
         for i, name in enumerate(names):
             rows = image_rows(compressed, i)

@@ -28,6 +28,7 @@ from .compressed_map import CompressedMap
 from .errors import InputError
 from .image_rows import ImageRows, image_rows
 from .mapfile import read_map
+from .same_features import features_of
 from .threads import single_threaded
 
 CACHE_BYTES = 64_000_000
@@ -209,7 +210,7 @@ class StoredDataset:
     @property
     def attrs(self) -> Mapping[str, Any]:
         """``uncertainty`` of the keypoints in pixels, where the feature file told it."""
-        uncertainty = self.file._open().map.metadata.get("features", {}).get("keypoint_uncertainty")
+        uncertainty = features_of(self.file.compressed).get("keypoint_uncertainty")
         if self._key != "keypoints" or uncertainty is None:
             return MappingProxyType({})
         return MappingProxyType({"uncertainty": float(uncertainty)})
@@ -402,6 +403,12 @@ class FeatureStore(StoredGroup):
 
     def _group(self, parts: tuple[str, ...]) -> StoredGroup:
         return StoredGroup(self, parts) if parts else self
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """``extractor``, where the feature file told it."""
+        extractor = features_of(self.compressed).get("extractor")
+        return MappingProxyType({} if extractor is None else {"extractor": extractor})
 
     @property
     def compressed(self) -> CompressedMap:

@@ -42,9 +42,10 @@ from .compressed_map import CompressedMap
 from .errors import InputError
 from .feature_store import FeatureStore, is_map_file
 from .image_rows import check_matchable, image_rows
+from .io.features import feature_kind
 from .io.reconstruction import to_reconstruction
-from .logger import logger
 from .mapfile import read_map
+from .same_features import OVERRIDE, check_dimension, check_extractor
 
 STAGES = (
     "match_features",
@@ -88,7 +89,13 @@ class MapPath(type(Path())):  # type: ignore[misc]
 
 
 def _map_path(path: str) -> MapPath:
-    if multiprocessing.parent_process() is not None and not _replaced:
+    # A spawned process knows its parent only after it has received what it shall run, of which the
+    # path is a part; its name it knows before.
+    is_worker = (
+        multiprocessing.parent_process() is not None
+        or multiprocessing.current_process().name != "MainProcess"
+    )
+    if is_worker and not _replaced:
         install()
     return MapPath(path)
 
@@ -178,7 +185,9 @@ def model_of_map(compressed: CompressedMap) -> tuple[dict, dict, dict]:
 # --- what is put into hloc's modules ---------------------------------------------------------
 
 
-def _wrap_match_from_paths(original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_match_from_paths(
+    original: Callable[..., Any], allow_other_extractor: bool
+) -> Callable[..., Any]:
     signature = inspect.signature(original)
 
     @functools.wraps(original)
@@ -189,7 +198,10 @@ def _wrap_match_from_paths(original: Callable[..., Any]) -> Callable[..., Any]:
         reference = call.arguments["feature_path_ref"]
         if isinstance(reference, MapPath):
             check_matching(
-                reference, call.arguments["feature_path_q"], call.arguments["pairs_path"]
+                reference,
+                call.arguments["feature_path_q"],
+                call.arguments["pairs_path"],
+                allow_other_extractor,
             )
             conf = call.arguments["conf"]
             if conf["model"]["name"] == "dpqed":
@@ -200,12 +212,14 @@ def _wrap_match_from_paths(original: Callable[..., Any]) -> Callable[..., Any]:
     return match_from_paths
 
 
-def check_matching(reference: Path, queries: Any, pairs: Path) -> None:
+def check_matching(
+    reference: Path, queries: Any, pairs: Path, allow_other_extractor: bool = False
+) -> None:
     """Check that the pairs can be matched: a worker of hloc would fail with a long traceback.
 
     Raises:
         InputError: a name is not in its file, an image of the map has too many rows for hloc's
-            match files, or the descriptors have different dimensions.
+            match files, or the descriptors are of different dimensions or extractors.
     """
     parsers, io = hloc_module("utils.parsers"), hloc_module("utils.io")
     named = parsers.parse_retrieval(pairs)
@@ -216,24 +230,11 @@ def check_matching(reference: Path, queries: Any, pairs: Path) -> None:
             if name not in features:
                 raise InputError(f"{queries}: image {name!r} of {pairs} is not in the feature file")
         for name in list(named)[:1]:
-            check_same_features(store.compressed, features[name]["descriptors"].shape[0], queries)
-
-
-def check_same_features(compressed: CompressedMap, dim: int, queries: Any) -> None:
-    """Check that queries were described as the map was, as far as can be told.
-
-    Raises:
-        InputError: the descriptors have different dimensions.
-    """
-    made_from = compressed.metadata.get("features", {}).get("name")
-    if dim != compressed.codec.dim:
-        told = f" ({made_from})" if made_from else ""
-        raise InputError(
-            f"{queries}: descriptors of {dim} dimensions, but the map was made from descriptors "
-            f"of {compressed.codec.dim}{told}"
-        )
-    if made_from and made_from != Path(os.fspath(queries)).stem:
-        logger.warning(f"{queries}: the map was made from features named {made_from}")
+            dim = features[name]["descriptors"].shape[0]
+            check_dimension(store.compressed, dim, f"{queries}: image {name!r}")
+        if not is_map_file(queries):
+            kind = feature_kind(Path(queries))
+            check_extractor(store.compressed, kind, os.fspath(queries), allow_other_extractor)
 
 
 def _wrap_read_images(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -425,8 +426,12 @@ def _replace(owner: Any, name: str, value: Any) -> None:
         setattr(owner, name, value)
 
 
-def install() -> None:
+def install(allow_other_extractor: bool = False) -> None:
     """Let hloc's functions accept map files, until ``uninstall``. Twice is as once.
+
+    Args:
+        allow_other_extractor: only warn where the queries' features are of another extractor than
+            the map's, instead of refusing to match them.
 
     Raises:
         InputError: hloc is not installed, or is not the hloc that this was written for.
@@ -449,7 +454,11 @@ def install() -> None:
             if name in stages:
                 _replace(stages[name], "pycolmap", pycolmap_view)
         wrappers: list[tuple[str, str, Callable[..., Any]]] = [
-            ("match_features", "match_from_paths", _wrap_match_from_paths),
+            (
+                "match_features",
+                "match_from_paths",
+                lambda f: _wrap_match_from_paths(f, allow_other_extractor),
+            ),
             ("match_features", "confs", _confs),
             ("localize_sfm", "main", _wrap_localize_main),
             ("localize_sfm", "get_matches", _wrap_get_matches),
@@ -481,12 +490,12 @@ def uninstall() -> None:
 
 
 @contextlib.contextmanager
-def installed() -> Iterator[None]:
+def installed(allow_other_extractor: bool = False) -> Iterator[None]:
     """``install`` for the block; inside an outer ``install`` it changes nothing."""
     if _replaced:
         yield
         return
-    install()
+    install(allow_other_extractor)
     try:
         yield
     finally:
@@ -593,6 +602,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--features_ref", type=Path)
     sub.add_argument("--matches", type=Path)
     sub.add_argument("--conf", default="superglue")
+    sub.add_argument(OVERRIDE, action="store_true")
     sub = commands.add_parser("localize_sfm")
     for name in ("reference_sfm", "queries", "features", "matches", "retrieval", "results"):
         sub.add_argument(f"--{name}", type=Path, required=True)
@@ -620,7 +630,7 @@ def main(argv: list[str] | None = None) -> int:
     args = vars(_parser().parse_args(argv))
     stage = args.pop("stage")
     try:
-        with installed():
+        with installed(args.pop("allow_other_extractor", False)):
             module = hloc_module(stage)
             if stage == "match_features":
                 name = args.pop("conf")

@@ -16,12 +16,13 @@ from .checkpoint import Checkpoint, run_key
 from .compressed_map import CompressedMap
 from .errors import InputError
 from .io.atomic import atomic_path, check_output
-from .io.features import FeatureFile, ImageFeatures, read_global_descriptors
+from .io.features import FeatureFile, feature_kind, read_global_descriptors
 from .io.lists import read_pairs, read_queries, result_name, write_poses
 from .localization.localizer import Localization, Localizer, Query
 from .localization.pose import check_pose_estimator
 from .logger import logger
 from .mapfile import read_map
+from .same_features import check_dimension, check_extractor
 from .threads import check_device, check_seed, set_num_threads
 
 FALLBACKS = ("none", "closest")
@@ -52,6 +53,7 @@ def main(
     seed: int = 0,
     progress: bool = True,
     codec_file: Path | None = None,
+    allow_other_extractor: bool = False,
 ) -> dict[str, Any]:
     """Localize all queries and write hloc's result file.
 
@@ -86,12 +88,14 @@ def main(
         seed: of RANSAC.
         progress: show a progress bar.
         codec_file: of a map without a codec of its own; see ``mapfile.read_map``.
+        allow_other_extractor: only warn where map and features tell different extractors.
 
     Returns:
         The figures of ``localize --json`` (docs/cli.md).
 
     Raises:
-        InputError: an input file is missing or wrong, or two results would have the same name.
+        InputError: an input file is missing or wrong, the features are of another dimension or
+            extractor than the map's, or two results would have the same name.
     """
     if fallback not in FALLBACKS:
         raise InputError(f"--fallback {fallback}: expected one of {', '.join(FALLBACKS)}")
@@ -130,8 +134,6 @@ def main(
     )
     # A query for which nothing was retrieved has nothing to be matched with.
     todo = [(n, c) for n, c in query_list if retrieved is None or retrieved.get(n)]
-    described = compressed.metadata.get("features")
-    described = described if isinstance(described, dict) else {}
     part = Path(f"{results}.part")
     conf = {
         "queries": [[n, str(c.model.name), c.width, c.height, c.params.tolist()] for n, c in todo],
@@ -153,14 +155,16 @@ def main(
         Checkpoint(part, run_key([map], [features, *weights], conf)) as done,
     ):
         file.check_names([name for name, _ in todo])
-        warn_of_other_extractor(described, file)
+        check_extractor(compressed, feature_kind(features), str(features), allow_other_extractor)
         if done.num_resumed:
             logger.info(f"{part}: continuing after {done.num_resumed} queries")
 
         def stream() -> Iterator[Query]:
             for name, camera in todo[done.num_resumed :]:
                 local = file.read(name)
-                check_dimension(local, compressed, described, f"{features}: image {name!r}")
+                if len(local.descriptors):
+                    dim = local.descriptors.shape[1]
+                    check_dimension(compressed, dim, f"{features}: image {name!r}")
                 yield Query(name, camera, local, None if retrieved is None else retrieved[name])
 
         with tqdm(
@@ -204,30 +208,6 @@ def main(
     }
     logger.info(f"Localized {num_localized} / {len(query_list)} queries, poses in {results}")
     return figures
-
-
-def check_dimension(
-    local: ImageFeatures, compressed: CompressedMap, described: dict[str, Any], where: str
-) -> None:
-    """Check that a query's descriptors are of the map's dimension.
-
-    Raises:
-        InputError: they are not; the line names both kinds.
-    """
-    dim = local.descriptors.shape[1]
-    if dim != compressed.codec.dim and len(local.descriptors):
-        kind = f" ({described['name']})" if "name" in described else ""
-        raise InputError(
-            f"{where}: descriptors have {dim} dimensions, but the map was made from descriptors "
-            f"of {compressed.codec.dim}{kind}"
-        )
-
-
-def warn_of_other_extractor(described: dict[str, Any], file: FeatureFile) -> None:
-    """Warn where the file of the queries' features tells another extractor than the map's."""
-    own, other = described.get("extractor"), file.extractor()
-    if own and other and own != other:
-        logger.warning(f"{file.path}: features of {other}, but the map was made from {own}")
 
 
 def result_names(

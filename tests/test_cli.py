@@ -314,21 +314,50 @@ def test_features_of_another_kind(scene, map_file, tmp_path, capfd):
     assert "feats-other.h5" in line and "(feats-synthetic)" in line
 
 
-def test_another_extractor_is_told(scene, tmp_path, capfd, caplog):
+def test_another_extractor_is_refused_unless_it_is_allowed(scene, tmp_path, capfd, caplog):
     features = tmp_path / "features.h5"
     shutil.copy(scene.features, features)
     with h5py.File(features, "a") as file:
         file.attrs["extractor"] = "one"
     assert cli.main(compress(scene, tmp_path / "m.dpqed", "--features", features)) == 0
+    argv = localize(scene, tmp_path / "m.dpqed", tmp_path / "r.txt", "--features", features)
+    assert run(argv, capfd)[0] == 0
+    (tmp_path / "r.txt").unlink()
     with h5py.File(features, "a") as file:
         file.attrs["extractor"] = "other"
-    argv = localize(scene, tmp_path / "m.dpqed", tmp_path / "r.txt", "--features", features)
+    told = "features of other, but the map was made from features of one"
+    line = refused(argv, told, capfd)
+    assert str(features) in line and "--allow_other_extractor" in line
+    assert not list(tmp_path.glob("r.txt*"))
     logger.addHandler(caplog.handler)
     try:
-        assert run(argv, capfd)[0] == 0
+        assert run([*argv, "--allow_other_extractor"], capfd)[0] == 0
     finally:
         logger.removeHandler(caplog.handler)
-    assert "features of other, but the map was made from one" in caplog.text
+    assert told in caplog.text
+    # A file that tells nothing is taken.
+    with h5py.File(features, "a") as file:
+        del file.attrs["extractor"]
+    assert run(argv, capfd)[0] == 0
+
+
+def test_hlocs_file_names_tell_the_extractor(scene, tmp_path, capfd):
+    """Several of hloc's extractors have descriptors of 128 dimensions."""
+
+    def named(name):
+        shutil.copy(scene.features, tmp_path / name)
+        return tmp_path / name
+
+    sift = named("feats-sift.h5")
+    assert cli.main(compress(scene, tmp_path / "m.dpqed", "--features", sift)) == 0
+    told = "features of disk, but the map was made from features of sift"
+    for other, message in (("feats-disk.h5", told), ("feats-query.h5", ""), ("mine.h5", "")):
+        features = named(other)
+        argv = localize(scene, tmp_path / "m.dpqed", tmp_path / "r.txt", "--features", features)
+        if message:
+            refused(argv, message, capfd)
+        else:
+            assert run(argv, capfd)[0] == 0
 
 
 def test_bad_files_of_evaluate(scene, tmp_path, capfd):

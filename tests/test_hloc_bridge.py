@@ -1,7 +1,10 @@
 """hloc itself on map files. Skipped where hloc is not importable; test_hloc_contract.py is not."""
 
 import multiprocessing
+import os
 import pickle
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from hloc_dpqed.evaluate import pose_error
 from hloc_dpqed.feature_store import FeatureStore
 from hloc_dpqed.image_rows import image_rows
 from hloc_dpqed.io.lists import read_poses
+from hloc_dpqed.logger import logger
 from hloc_dpqed.mapfile import read_map, write_map
 
 hloc = pytest.importorskip("hloc", reason="hloc is not importable; put it on PYTHONPATH")
@@ -193,6 +197,88 @@ def test_a_spawned_worker_installs_the_bridge(map_file):
     assert copy.feature_path_r == map_file and not hloc_bridge._replaced
 
 
+# A user's script: upstream hloc but for the bridge, its workers started as the argument says.
+SCRIPT = """
+import multiprocessing, os, sys
+from pathlib import Path
+
+import faiss, numpy as np, torch
+
+from hloc import match_features
+from hloc_dpqed import hloc_bridge
+
+if __name__ == "__main__":
+    method, pairs, features, map_file, matches = sys.argv[1:]
+    multiprocessing.set_start_method(method)
+    torch.set_num_threads(2)
+    faiss.omp_set_num_threads(2)
+    x = torch.randn(300, 300)
+    (x @ x).sum()
+    rows = np.random.default_rng(0).standard_normal((4000, 64)).astype(np.float32)
+    pq = faiss.ProductQuantizer(64, 4, 8)
+    pq.train(rows)
+    pq.decode(pq.compute_codes(rows))
+    torch.set_num_threads(1)
+    hloc_bridge.install()
+    started = []
+    start = multiprocessing.process.BaseProcess.start
+
+    def counted(process):
+        start(process)
+        started.append(type(process._popen).__module__)
+
+    multiprocessing.process.BaseProcess.start = counted
+    match_features.main(
+        match_features.confs["NN-mutual"],
+        Path(pairs),
+        Path(features),
+        matches=Path(matches),
+        features_ref=Path(map_file),
+    )
+    print("workers", *started)
+"""
+
+
+@pytest.fixture(scope="module")
+def forked_and_spawned(scene, map_file, tmp_path_factory):
+    """Matches by the script under each start method, and what its workers were."""
+    folder = tmp_path_factory.mktemp("script")
+    (folder / "script.py").write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    found = {}
+    for method in ("fork", "spawn"):
+        matches = folder / f"{method}.h5"
+        paths = [scene.pairs, scene.features, map_file, matches]
+        done = subprocess.run(
+            [sys.executable, folder / "script.py", method, *paths],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        found[method] = read_matches(matches), done.stdout.split("workers ")[1].split()
+    return found
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_match_features_whole_under_each_start_method(
+    forked_and_spawned, scene, map_file, tmp_path, method
+):
+    matches, workers = forked_and_spawned[method]
+    # hloc's DataLoader has five workers.
+    module = {"fork": "popen_fork", "spawn": "popen_spawn_posix"}[method]
+    assert workers == [f"multiprocessing.{module}"] * 5
+    with hloc_bridge.installed():
+        path = tmp_path / "m.h5"
+        match_features.main(NN, scene.pairs, scene.features, matches=path, features_ref=map_file)
+    expected = read_matches(path)
+    assert set(matches) == set(expected) and len(matches) == 15
+    for pair, rows in expected.items():
+        np.testing.assert_array_equal(matches[pair], rows)
+        assert (rows >= 0).sum() > 50
+
+
 def _rows_in_worker(dataset):
     with match_features.h5py.File(dataset.feature_path_r, "r") as file:
         return len(file["db/day/0.jpg"]["keypoints"])
@@ -356,6 +442,32 @@ def test_messages(scene, map_file, tmp_path, monkeypatch):
             pairs_from_retrieval.main(
                 scene.global_features, tmp_path / "p.txt", 2, db_descriptors=local
             )
+
+
+def test_another_extractor_is_refused(scene, map_file, tmp_path, capsys, caplog):
+    compressed = compressed_scene(scene)
+    compressed.metadata["features"] = {"name": "features", "extractor": "SOSNet"}
+    write_map(tmp_path / "map.dpqed", compressed)
+    features = tmp_path / "feats.h5"
+    shutil.copy(scene.features, features)
+    with h5py.File(features, "a") as file:
+        file.attrs["extractor"] = "HardNet"
+    argv = ["match_features", "--conf", "NN-mutual", "--pairs", scene.pairs]
+    argv += ["--features", features, "--features_ref", tmp_path / "map.dpqed"]
+    argv = [*map(str, argv), "--matches", str(tmp_path / "m.h5")]
+    assert hloc_bridge.main(argv) == 2
+    told = "features of HardNet, but the map was made from features of SOSNet"
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("hloc_bridge")]
+    assert f"{told}; pass --allow_other_extractor" in line
+    assert not (tmp_path / "m.h5").exists()
+    logger.addHandler(caplog.handler)
+    try:
+        assert hloc_bridge.main([*argv, "--allow_other_extractor"]) == 0
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert told in caplog.text and (tmp_path / "m.h5").exists()
+    with hloc_bridge.installed(), match_features.h5py.File(tmp_path / "map.dpqed") as store:
+        assert dict(store.attrs) == {"extractor": "SOSNet"}
 
 
 def test_matches_of_another_map_are_refused(scene, map_file, tmp_path):

@@ -323,6 +323,7 @@ def write_features(path: Path, features: dict[str, Features]) -> None:
     SIFT has no detection score in pycolmap; the scale s stands in for it as s / (1 + s).
     """
     with atomic_path(path) as temporary, h5py.File(str(temporary), "w", libver="latest") as file:
+        file.attrs["extractor"] = "COLMAP's SIFT"
         for name in sorted(features):
             f = features[name]
             group = file.create_group(name)
