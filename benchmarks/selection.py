@@ -39,6 +39,7 @@ DRAWS = {"random", "triplet"}
 BUDGETS = ["0.3", "0.1", "0.03", "k20", "k50", "k100", "k200"]
 FOLDS = {"fountain-P11": 7, "castle-P30": 5, "south-building": 4, "south-building/xfeat": 4}
 FINE = {"fountain-P11": 0.02, "castle-P30": 0.02}  # metres at 0.1 degrees; else 0.01
+COARSE = (0.25, 2.0)  # units and degrees of the recall that tells whether a map still works
 FAILED = 10.0  # units; a larger error or no pose counts as this one in the logarithm
 STATISTICS = ("correct", "keypoints", "precision", "log_error")
 
@@ -131,6 +132,12 @@ def run_cell(parts: list[Part], method: str, budget: str, options: dict, ransac:
 def mean_over_seeds(cell: dict, statistic: str) -> np.ndarray:
     """(Q,) of a cell."""
     return np.mean(cell[statistic], axis=0)
+
+
+def recalled(cell: dict) -> np.ndarray:
+    """(Q,) share of a query's runs within ``COARSE``."""
+    errors = np.array(cell["errors"])
+    return ((errors[..., 0] < COARSE[0]) & (errors[..., 1] < COARSE[1])).mean((0, 2))
 
 
 def recall(cell: dict, translation: float, rotation: float) -> float:
@@ -251,6 +258,34 @@ def print_verdicts(results: dict[str, dict], methods: list[str], budgets: list[s
     print_table(["scene", "budget", *others], rows)
 
 
+def print_recalls(results: dict[str, dict], methods: list[str], budgets: list[str]) -> None:
+    """Recall at ``COARSE`` of each method, and hybrid's verdict against the best of the others."""
+    limits = f"{COARSE[0]:g}/{COARSE[1]:g}"
+    print(f"\nRecall at {limits}; hybrid minus the best other, 95 % interval over queries\n")
+    rows = []
+    others = [method for method in methods if method != "hybrid"]
+    for scene, cells in results.items():
+        for budget in budgets:
+            if f"hybrid/{budget}" not in cells:
+                continue
+            shares = {
+                m: recalled(cells[f"{m}/{budget}"]) for m in methods if f"{m}/{budget}" in cells
+            }
+            figures = [
+                f"{shares[m].mean():.2f}" if m in shares else "" for m in [*others, "hybrid"]
+            ]
+            rest = {m: share for m, share in shares.items() if m != "hybrid"}
+            mark, interval = "", ""
+            if rest:
+                best = max(rest, key=lambda m: rest[m].mean())
+                gain = shares["hybrid"] - rest[best]
+                low, high = bootstrap(gain)
+                interval = f"{best}: {gain.mean():+.3f} ({low:+.3f} .. {high:+.3f})"
+                mark = "saturated" if min(s.mean() for s in shares.values()) == 1 else verdict(gain)
+            rows.append([scene, budget, *figures, interval, mark])
+    print_table(["scene", "budget", *others, "hybrid", "hybrid minus the best other", ""], rows)
+
+
 def run_scale(method: str, scale: float, options: dict) -> None:
     """Select 10 % of a synthetic city's points; prints time, peak memory and what was logged."""
     from synthetic_city import scaled_city
@@ -344,6 +379,7 @@ def main() -> None:
     if "hybrid" in args.methods and len(args.methods) > 1:
         print_pooled(results, args.methods, args.budgets)
         print_verdicts(results, args.methods, args.budgets)
+        print_recalls(results, args.methods, args.budgets)
 
 
 if __name__ == "__main__":
