@@ -6,6 +6,7 @@ core and, running together, slow one another down.
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -19,6 +20,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MAX_THREADS = 1024  # more is a mistake, and the pools fail in ways of their own
+
+SHARES = 2  # of work for each thread: one that was interrupted leaves some to others
 
 _num_threads = os.cpu_count() or 1
 
@@ -47,52 +50,107 @@ def get_num_threads() -> int:
     return _num_threads
 
 
+class _Local(threading.local):
+    """What a thread knows of the work around it."""
+
+    is_worker = False  # of a pool
+    pool: ThreadPoolExecutor | None = None  # that it shares its work with
+    size = 1  # of that pool
+
+
+_local = _Local()
+_lock = threading.Lock()
+_depth = 0  # blocks of ``single_threaded`` that threads are in
+_before = 1  # torch's threads outside of them
+
+
 @contextlib.contextmanager
 def single_threaded() -> Iterator[None]:
     """Let torch and faiss use the calling thread only, inside the block.
 
     For work that is itself spread over threads, a whole query each. And for forked processes: they
     inherit OpenMP pools whose threads do not exist in them, and hang in the first parallel region.
-    With one thread no pool is entered.
+    With one thread no pool is entered. Threads may be in such blocks at the same time.
     """
-    torch_threads, faiss_threads = torch.get_num_threads(), faiss.omp_get_max_threads()
-    torch.set_num_threads(1)
+    global _depth, _before
+    faiss_threads = faiss.omp_get_max_threads()
+    with _lock:
+        if _depth == 0:
+            _before = torch.get_num_threads()
+        own = torch.get_num_threads() if _local.is_worker or _depth == 0 else _before
+        _depth += 1
+        torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(torch_threads)
         faiss.omp_set_num_threads(faiss_threads)
+        with _lock:
+            _depth -= 1
+            torch.set_num_threads(own)  # of this thread, of new ones and of MKL
+            others = 1 if _depth else _before
+            if others != own:  # the latter two alone
+                aside = threading.Thread(target=torch.set_num_threads, args=(others,))
+                aside.start()
+                aside.join()
+
+
+def _begin_worker() -> None:
+    # What OpenMP was told in one thread does not hold in others.
+    faiss.omp_set_num_threads(1)
+    _local.is_worker = True
 
 
 @contextlib.contextmanager
 def workers(count: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of ``count`` threads, in each of which torch and faiss use that thread only."""
-    # What OpenMP was told in this thread does not hold in others: faiss is told in each.
-    with (
-        single_threaded(),
-        ThreadPoolExecutor(count, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool,
-    ):
+    """A pool of ``count`` threads; in each, and in the calling one, torch and faiss use it only."""
+    with single_threaded(), ThreadPoolExecutor(count, initializer=_begin_worker) as pool:
         yield pool
+
+
+@contextlib.contextmanager
+def team() -> Iterator[None]:
+    """One pool for all that is spread inside the block; everything else runs on this thread.
+
+    OpenMP's threads wait for one another after every step, and lose much where the cores have other
+    work; a pool's do not.
+    """
+    count = num_workers()
+    if count == 1 or _local.pool is not None:
+        yield
+        return
+    with workers(count) as pool:
+        _local.pool, _local.size = pool, count
+        try:
+            yield
+        finally:
+            _local.pool, _local.size = None, 1
+
+
+def num_workers() -> int:
+    """Threads that ``spread`` has here: 1 within work that is already spread."""
+    if _local.pool is not None:
+        return _local.size
+    return 1 if _local.is_worker else torch.get_num_threads()
 
 
 def spread(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """``work`` of each item, in order, on as many threads as torch may use here.
 
     Each thread computes on its own: what comes out does not depend on their number where the items
-    do not. Within work that is already spread over threads everything runs on the calling one.
+    do not.
     """
-    count = min(torch.get_num_threads(), len(items))
-    if count <= 1:
+    if num_workers() == 1 or len(items) <= 1:
         return [work(item) for item in items]
-    with workers(count) as pool:
-        return list(pool.map(work, items))
+    with team():
+        assert _local.pool is not None
+        return list(_local.pool.map(work, items))
 
 
 def spread_rows(work: Callable[[slice], None], count: int, step: int) -> None:
-    """``work`` of each ``step`` of ``count`` rows; each thread takes a run of them."""
+    """``work`` of each ``step`` of ``count`` rows; each thread takes runs of them."""
     starts = range(0, count, step)
-    share = max(1, -(-len(starts) // torch.get_num_threads()))
+    share = max(1, -(-len(starts) // (SHARES * num_workers())))
 
     def run(part: range) -> None:
         for start in part:

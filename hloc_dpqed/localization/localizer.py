@@ -24,7 +24,7 @@ from ..matching.nearest_neighbor import (
     match_all,
     match_images,
 )
-from ..threads import get_num_threads, single_threaded, workers
+from ..threads import get_num_threads, single_threaded, team, workers
 from ..visibility import Visibility
 from .direct import EXACT_POINTS, PointIndex, mutual_matches, voted_images
 from .pose import (
@@ -228,9 +228,10 @@ class Localizer:
         union = np.flatnonzero(seen)
         position = np.empty(len(seen), np.int64)
         position[union] = np.arange(len(union))
-        query = self._onto_basis(torch.from_numpy(features.descriptors).to(self.device))
-        rows = [torch.from_numpy(position[rows]).to(self.device) for rows in code_rows]
-        matches = match_images(query, self._descriptors(union), rows, self.conf)
+        with team():
+            query = self._onto_basis(torch.from_numpy(features.descriptors).to(self.device))
+            rows = [torch.from_numpy(position[rows]).to(self.device) for rows in code_rows]
+            matches = match_images(query, self._descriptors(union), rows, self.conf)
         return [
             _with_points(m, self.map.visibility[i]) for i, m in zip(retrieved, matches, strict=True)
         ]

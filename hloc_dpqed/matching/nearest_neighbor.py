@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..threads import spread
+from ..threads import SHARES, num_workers, spread
 
 QUERY_ROWS = 128  # matched at a time with a mutual check
 
@@ -147,7 +147,7 @@ def _match_mutually(
     best = torch.full((len(rows_of_images), len(query)), -torch.inf, device=query.device)
     step = QUERY_ROWS if query.device.type == "cpu" else len(query)
     blocks = query.split(step)
-    share = -(-len(blocks) // torch.get_num_threads()) * step
+    share = -(-len(blocks) // (SHARES * num_workers())) * step
     found = spread(
         lambda part: _maxima(*part, database, rows_of_images, step),
         list(zip(query.split(share), best.split(share, 1), strict=True)),
