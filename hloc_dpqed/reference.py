@@ -23,6 +23,8 @@ class ReferenceMap:
         reprojection_error: (P,) float32 mean reprojection error in pixels, -1 where unknown.
         visibility: I x P, one entry for each (image, point).
         keypoint_index: (N,) int32, the keypoint (``points2D`` row) of each observation.
+        num_keypoints: (I,) int64 ``points2D`` of each image, observed or not; None where it is not
+            read from a model.
     """
 
     image_names: list[str]
@@ -35,6 +37,7 @@ class ReferenceMap:
     reprojection_error: np.ndarray
     visibility: Visibility
     keypoint_index: np.ndarray
+    num_keypoints: np.ndarray | None = None
 
     @property
     def num_images(self) -> int:

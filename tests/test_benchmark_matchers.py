@@ -11,33 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from random_matchers import superglue_state
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def random_weights(tmp_path):
-    """A state file of SuperGlue's architecture: random weights, in which descriptors decide."""
-    pytest.importorskip("hloc", reason="hloc is not importable; put it on PYTHONPATH")
-    pytest.importorskip("hloc.matchers.superglue", reason="SuperGlue's code is not importable")
-    from SuperGluePretrainedNetwork.models import superglue
-
-    torch.manual_seed(0)
-
-    class Random(superglue.SuperGlue):
-        def load_state_dict(self, state_dict, *_, **__):
-            """Leave the weights as they were drawn."""
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(superglue.torch, "load", lambda path: {})
-        net = Random({"weights": "outdoor"})
-    with torch.no_grad():
-        for last in [net.kenc.encoder[-1], *(layer.mlp[-1] for layer in net.gnn.layers)]:
-            last.weight *= 0.01
-        net.final_proj.weight.copy_(30 * torch.eye(256)[..., None])
-    path = tmp_path / "superglue_random.pth"
-    torch.save(net.state_dict(), path)
-    return path
 
 
 def rows_of(text):
@@ -47,9 +23,11 @@ def rows_of(text):
 
 
 @pytest.mark.slow
-def test_the_table_with_superglue_and_random_weights(fountain, random_weights, tmp_path):
+def test_the_table_with_superglue_and_random_weights(fountain, tmp_path):
+    weights = tmp_path / "superglue_random.pth"
+    torch.save(superglue_state(), weights)
     command = [sys.executable, ROOT / "benchmarks" / "matchers.py", "--scenes", "fountain-P11"]
-    command += ["--matchers", "NN-mutual", "superglue-fast", "--matcher_weights", random_weights]
+    command += ["--matchers", "NN-mutual", "superglue-fast", "--matcher_weights", weights]
     command += ["--codes", "pq:8", "--num_retrieved", "1", "--ransac_seeds", "1"]
     command += ["--output", tmp_path / "cells"]
     environment = {
@@ -64,6 +42,5 @@ def test_the_table_with_superglue_and_random_weights(fountain, random_weights, t
     matchers = ["NN-mutual", "superglue-fast"]
     found = [(row["descriptors"], row["matcher"]) for row in rows]
     assert found == [(store, matcher) for store in stores for matcher in matchers]
-    print(done.stdout)
     for row in rows:
         assert int(row["correct"]) > 30 and 0 < float(row["precision"]) <= 1

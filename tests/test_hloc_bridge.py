@@ -307,6 +307,32 @@ def test_retrieval_with_the_map_for_descriptors_and_model(scene, map_file, tmp_p
 
 
 @pytest.mark.parametrize("as_type", [str, Path])
+def test_the_map_for_every_feature_file(scene, map_file, exported, tmp_path, as_type):
+    """Also for the queries' features: database images with one another, as hloc maps them."""
+    exhaustive = pytest.importorskip("hloc.pairs_from_exhaustive")
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    files = {
+        ours: (as_type(map_file), as_type(map_file)),
+        theirs: (exported / "global-features.h5", exported / "features.h5"),
+    }
+    with hloc_bridge.installed():
+        for folder, (global_features, features) in files.items():
+            folder.mkdir()
+            pairs_from_retrieval.main(global_features, folder / "pairs.txt", 2)
+            exhaustive.main(folder / "all.txt", features=Path(features))
+            match_features.main(
+                NN, folder / "pairs.txt", features, matches=folder / "m.h5", features_ref=None
+            )
+    for name in ("pairs.txt", "all.txt"):
+        lines = [sorted((f / name).read_text().split("\n")) for f in (ours, theirs)]
+        assert lines[0] == lines[1] and len(lines[0]) >= 14
+    found, expected = read_matches(ours / "m.h5"), read_matches(theirs / "m.h5")
+    assert set(found) == set(expected)
+    for pair in found:
+        assert (found[pair] == expected[pair]).mean() > 0.99  # the export stores float16
+
+
+@pytest.mark.parametrize("as_type", [str, Path])
 def test_covisibility_pairs(map_file, exported, tmp_path, as_type):
     with hloc_bridge.installed():
         pairs_from_covisibility.main(as_type(map_file), tmp_path / "a.txt", 3)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import WEIGHTS
+from random_matchers import import_lightglue, upstream_names
 from synthetic import compressed_scene, make_scene, write_compressed_scene
 
 from hloc_dpqed.errors import InputError
@@ -159,17 +160,6 @@ def random_lightglue(features="superpoint", dim=256):
     return net
 
 
-def upstream_names(state):
-    """The names in the files that LightGlue publishes."""
-    renamed = {}
-    for key, value in state.items():
-        parts = key.split(".")
-        if parts[0] == "transformers":
-            key = ".".join([parts[2], parts[1], *parts[3:]])
-        renamed[key] = value
-    return renamed
-
-
 @pytest.mark.parametrize("features, dim", [("superpoint", 256), ("aliked", 128), ("disk", 128)])
 def test_lightglue_sees_the_same_from_a_map_as_from_features(tmp_path, features, dim):
     scene = make_scene(tmp_path / "scene", num_points=120, dim=dim)
@@ -196,14 +186,7 @@ def test_lightglue_of_hloc_and_of_kornia_agree(scene, exact_map, query, tmp_path
     pytest.importorskip("hloc", reason="hloc is not importable; put it on PYTHONPATH")
     from hloc_dpqed import hloc_bridge
 
-    if importlib.util.find_spec("torchvision") is None:
-        # lightglue imports torchvision for its extractors, which are not used here.
-        torchvision, models, resnet = (types.ModuleType(n) for n in ("t", "m", "r"))
-        torchvision.models, models.resnet = models, resnet
-        monkeypatch.setitem(sys.modules, "torchvision", torchvision)
-        monkeypatch.setitem(sys.modules, "torchvision.models", models)
-        monkeypatch.setitem(sys.modules, "torchvision.models.resnet", resnet)
-    pytest.importorskip("lightglue", reason="hloc's lightglue is not importable")
+    import_lightglue(monkeypatch)
     weights = tmp_path / "lightglue.pth"
     torch.save(upstream_names(random_lightglue().state_dict()), weights)
     stored = map_image(exact_map)

@@ -232,7 +232,8 @@ def test_features_out_of_step_with_the_model(scene, tmp_path):
     reference = read_reference(scene.sfm)
     for case, told in [
         ("missing", "not in the feature file"),
-        ("short", "out of step"),
+        ("short", r"has 3 keypoints, but \d+ in the model; they are out of step"),
+        ("long", r"has \d+ keypoints, but \d+ in the model; they are out of step"),
         ("other dimension", "descriptors of 3 dimensions, expected 16"),
     ]:
         path = tmp_path / f"{case}.h5"
@@ -247,6 +248,9 @@ def test_features_out_of_step_with_the_model(scene, tmp_path):
                 del file[name]
             elif case == "short":
                 group["keypoints"], group["descriptors"] = keypoints[:3], descriptors[:, :3]
+            elif case == "long":  # extracted again, with more keypoints an image
+                group["keypoints"] = np.concatenate([keypoints, keypoints[:1]])
+                group["descriptors"] = np.concatenate([descriptors, descriptors[:, :1]], 1)
             else:
                 group["keypoints"], group["descriptors"] = keypoints, descriptors[:3]
         with pytest.raises(InputError, match=told) as error:

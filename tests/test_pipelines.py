@@ -358,6 +358,38 @@ def test_cambridge(hloc, fountain, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == table
 
 
+@pytest.mark.parametrize("dataset", ["AACHEN_DIR", "CAMBRIDGE_DIR"])
+def test_the_papers_tables(dataset, hloc, fountain, tmp_path, monkeypatch, capsys):
+    """benchmarks/paper_tables.py whole, with each dataset's folder in its variable."""
+    from benchmarks import paper_tables
+
+    pytest.importorskip("cv2", reason="hloc's script needs opencv")
+    for name in ("AACHEN_DIR", "CAMBRIDGE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    extra = [*CHEAP, *PAIRS, "--sfm_matcher", "NN-mutual"]
+    if dataset == "AACHEN_DIR":
+        mini, _ = miniatures.aachen(fountain, tmp_path / "data")
+    else:
+        mini = miniatures.cambridge(fountain, tmp_path / "data")
+        extra += ["--scenes", "ShopFacade"]
+    monkeypatch.setenv(dataset, str(mini.root))
+    replace_extraction(monkeypatch, mini)
+    words = ["--outputs", str(tmp_path / "out"), "--", *extra]
+    args = paper_tables.build_parser().parse_args(words)
+    assert common.run_script(paper_tables.run, args) == 0
+    title = {"AACHEN_DIR": "Aachen Day-Night", "CAMBRIDGE_DIR": "Cambridge Landmarks"}[dataset]
+    rows = cells(capsys.readouterr().out.split(title)[1])
+    if dataset == "AACHEN_DIR":
+        published = [row for row in rows if row["source"].startswith("published")]
+        ours = [row for row in rows if row["source"] == "this run"]
+        assert len(published) == len(paper_tables.AACHEN_PUBLISHED) and len(ours) == 2
+        for row in ours:
+            assert Path(row["day"].removeprefix("upload ")).is_file()
+    else:
+        assert [row["scene"] for row in rows] == ["ShopFacade"]
+        assert float(rows[0]["ours (this run)"].split("/")[0]) < 5
+
+
 def test_robotcar(hloc, fountain, tmp_path, monkeypatch):
     mini, query_of = miniatures.robotcar(fountain, tmp_path / "data")
     replace_extraction(monkeypatch, mini)

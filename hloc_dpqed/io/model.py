@@ -104,6 +104,7 @@ def reference_from_reconstruction(
         reprojection_error=error,
         visibility=visibility,
         keypoint_index=np.concatenate(keypoints_all),
+        num_keypoints=np.array([im.num_points2D() for im in images], np.int64),
     )
 
 
@@ -126,7 +127,7 @@ def read_observations(
     """Descriptors, scores and keypoints of the map's observations, streamed image by image.
 
     Raises:
-        InputError: an image is missing, has fewer keypoints than the model refers to, or has
+        InputError: an image is missing, has another number of keypoints than in the model, or has
             descriptors of another dimension than the images before it.
     """
     visibility = reference.visibility
@@ -140,10 +141,11 @@ def read_observations(
             image = file.read(name)
             rows = slice(visibility.indptr[i], visibility.indptr[i + 1])
             index = reference.keypoint_index[rows]
-            if len(index) and index.max() >= len(image.keypoints):
+            expected = reference.num_keypoints
+            if len(index) and expected is not None and expected[i] != len(image.keypoints):
                 raise InputError(
-                    f"{features}: image {name!r} has {len(image.keypoints)} keypoints but the "
-                    f"model refers to keypoint {int(index.max())}; they are out of step"
+                    f"{features}: image {name!r} has {len(image.keypoints)} keypoints, but "
+                    f"{expected[i]} in the model; they are out of step"
                 )
             if len(image.keypoints) == 0:
                 continue  # some extractors write no dimension then
