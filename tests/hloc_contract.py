@@ -40,6 +40,19 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "utils.base_model": {"dynamic_load": "root model"},
 }
 
+# What pipelines/ relies on besides.
+PIPELINE_FUNCTIONS: dict[str, dict[str, str]] = {
+    "extract_features": {
+        "main": "conf image_dir export_dir as_half image_list feature_path overwrite",
+    },
+    "triangulation": {
+        "main": "sfm_dir reference_model image_dir pairs features matches "
+        "skip_geometric_verification estimate_two_view_geometries min_match_score verbose "
+        "mapper_options",
+        "run_triangulation": "model_path database_path image_dir reference_model verbose options",
+    },
+}
+
 ATTRIBUTES: dict[str, list[str]] = {
     "match_features": ["confs", "h5py"],
     "localize_sfm": ["pycolmap"],

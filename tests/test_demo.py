@@ -235,6 +235,7 @@ def test_a_feature_file_is_in_hlocs_convention(tmp_path):
     datasets.write_features(tmp_path / "f.h5", {"a.jpg": features})
     with FeatureFile(tmp_path / "f.h5") as file:
         read = file.read("a.jpg")
+        assert file.extractor() == "COLMAP's SIFT"
     np.testing.assert_allclose(read.keypoints + 0.5, keypoints, atol=1e-5)
     np.testing.assert_allclose(read.descriptors, x, atol=1e-3)
     assert read.image_size == (64, 48) and ((read.scores > 0) & (read.scores <= 1)).all()

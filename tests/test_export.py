@@ -169,6 +169,15 @@ def test_names_with_folders_spaces_and_unicode(tmp_path):
         file.check_names(names)
 
 
+def test_the_extractor_goes_with_the_features(tmp_path, compressed):
+    told = dataclasses.replace(compressed, metadata={"features": {"extractor": "SOSNet"}})
+    for name, stored, expected in (("a", told, {"extractor": "SOSNet"}), ("b", compressed, {})):
+        (tmp_path / name).mkdir()
+        _, _, features = exported(stored, tmp_path / name)
+        with h5py.File(features) as file:
+            assert dict(file.attrs) == expected
+
+
 def test_images_and_maps_without_points(tmp_path, compressed):
     few = dataclasses.replace(
         compressed,

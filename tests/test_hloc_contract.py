@@ -109,7 +109,7 @@ def hloc():
 
 
 def test_signatures_of_hloc(hloc):
-    for name, functions in contract.FUNCTIONS.items():
+    for name, functions in {**contract.FUNCTIONS, **contract.PIPELINE_FUNCTIONS}.items():
         module = importlib.import_module(f"hloc.{name}")
         for attribute, parameters in functions.items():
             found = inspect.signature(getattr(module, attribute)).parameters
@@ -126,6 +126,31 @@ def test_attributes_of_hloc(hloc):
     for name, fields in contract.RECORDS.items():
         assert list(getattr(read_write_model, name)._fields) == fields.split()
     assert list(importlib.import_module("hloc.match_features").confs) == contract.MATCH_CONFS
+
+
+@pytest.mark.parametrize("package, name", [("matchers", "superglue"), ("extractors", "superpoint")])
+def test_how_models_load_their_weights(hloc, package, name):
+    """By ``torch.load`` of their own module, beside a folder of weights: what is replaced."""
+    wrapper = pytest.importorskip(f"hloc.{package}.{name}")
+    code = getattr(wrapper, name, None) or importlib.import_module(
+        f"SuperGluePretrainedNetwork.models.{name}"
+    )
+    assert code.__name__ == f"SuperGluePretrainedNetwork.models.{name}"
+    source = inspect.getsource(code)
+    assert source.count("torch.load(") == 1 and f"weights/{name}_" in source
+
+
+def test_hlocs_extraction_has_keypoints_and_names_as_expected(hloc):
+    """``feats-NAME-...`` names the extractor; -nN in it is the number of keypoints."""
+    from hloc.extract_features import confs
+
+    from hloc_dpqed.same_features import _by_name
+
+    local = {n: c for n, c in confs.items() if not c["output"].startswith("global-feats-")}
+    assert all(_by_name(conf["output"]) for conf in local.values())
+    conf = confs["superpoint_aachen"]
+    assert conf["output"] == "feats-superpoint-n4096-r1024"
+    assert conf["model"]["max_keypoints"] == 4096
 
 
 def test_layout_of_match_files(hloc, tmp_path):
