@@ -4,6 +4,7 @@ The measures are those of ``hloc_dpqed.measures``.
 """
 
 import os
+import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "load_scene",
     "measure",
     "print_table",
+    "spread",
 ]
 
 RANSAC_PX = 4.0
@@ -95,6 +97,12 @@ def measure(
     """``measures.measure`` with the matcher and threshold of the benchmarks."""
     localizer = localizer or Localizer(compressed, matcher, ransac_thresh=RANSAC_PX)
     return measures.measure(localizer, queries, ransac_seeds)
+
+
+def spread(values: list[float], scale: float = 1, digits: int = 1) -> str:
+    """Median and range."""
+    low, middle, high = (scale * f(values) for f in (min, statistics.median, max))
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def print_table(header: list[str], rows: list[list[str]]) -> None:

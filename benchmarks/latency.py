@@ -14,7 +14,6 @@ import contextlib
 import importlib.util
 import io
 import logging
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from common import RANSAC_PX, SCENES, Scene, load_scene, print_table
+from common import RANSAC_PX, SCENES, Scene, load_scene, print_table, spread
 
 from hloc_dpqed import evaluate, export
 from hloc_dpqed.compress import CompressConf, Compressor
@@ -106,12 +105,6 @@ def run_single(
     return matching, whole
 
 
-def spread(values: list[float], scale: float = 1, digits: int = 1) -> str:
-    """Median and range."""
-    low, middle, high = (scale * f(values) for f in (min, statistics.median, max))
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
 def accuracy(results: Path, scene: Scene) -> str:
     """Median translation error and recall at 0.05/1."""
     figures = evaluate.main(results, scene.folder / "poses_gt.txt", "0.05/1")
@@ -126,12 +119,16 @@ def benchmark(name: str, args: argparse.Namespace, folder: Path) -> None:
     """Print one scene's tables."""
     scene = load_scene(name)
     names = [*scene.reference.image_names, *(q.name for q in scene.queries)]
-    features, map_path = folder / "features.h5", folder / "map.dpqed"
+    features = folder / "features.h5"
+    map_path = folder / f"{args.codec}-{args.code_bytes}.dpqed"
     uncompressed_copy(scene.features, features, names)
-    conf = CompressConf(codec=args.codec, code_bytes=args.code_bytes)
-    compressor = Compressor(scene.reference, scene.observations, conf)
-    write_map(map_path, compressor.compress(scene.reference.num_points))
-    export.main(map_path, folder / "export", progress=False)
+    if not map_path.exists():
+        conf = CompressConf(codec=args.codec, code_bytes=args.code_bytes)
+        compressor = Compressor(scene.reference, scene.observations, conf)
+        write_map(map_path, compressor.compress(scene.reference.num_points))
+    exported = folder / f"export-{map_path.stem}"
+    if not exported.exists():
+        export.main(map_path, exported, progress=False)
     queries = scene.folder / "queries.txt"
 
     import pycolmap
@@ -139,7 +136,7 @@ def benchmark(name: str, args: argparse.Namespace, folder: Path) -> None:
     rows, seconds = [], {}
     for label, sfm, reference in (
         ("hloc, original map", scene.sfm, features),
-        ("hloc, exported map", folder / "export/sfm", folder / "export/features.h5"),
+        ("hloc, exported map", exported / "sfm", exported / "features.h5"),
     ):
         model = pycolmap.Reconstruction(str(sfm))
         runs = repeat(
@@ -215,13 +212,18 @@ def main() -> None:
     parser.add_argument("--code_bytes", type=int, default=4)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--folder", type=Path, help="keeps the maps for the next run")
     args = parser.parse_args()
     threads = set_num_threads(args.threads)
     logging.disable(logging.WARNING)
     print(f"{threads} threads, torch {torch.__version__}")
     for name in args.scenes:
-        with tempfile.TemporaryDirectory() as folder:
-            benchmark(name, args, Path(folder))
+        with contextlib.ExitStack() as stack:
+            folder = args.folder
+            if folder is None:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            benchmark(name, args, folder / name)
 
 
 if __name__ == "__main__":
