@@ -133,11 +133,12 @@ def main() -> None:
     threads = set_num_threads(args.threads)
     rows = scene.observations.descriptors.astype(np.float32)
     query = scene.queries[0].features
+    kind = "CPU" if args.cpu_time else "wall"
     print(
-        f"{threads} threads, {'CPU' if args.cpu_time else 'wall'} time, torch {torch.__version__}, faiss {faiss.__version__}, nanopq "
-        f"{nanopq.__version__}; {args.scene}, {args.code_bytes} bytes; {args.encoded} descriptors "
-        f"encoded, {args.decoded} codes decoded, {len(query.descriptors)} keypoints against "
-        f"{len(rows)} codes\n"
+        f"{threads} threads, {kind} time, torch {torch.__version__}, faiss {faiss.__version__}, "
+        f"nanopq {nanopq.__version__}; {args.scene}, {args.code_bytes} bytes; {args.encoded} "
+        f"descriptors encoded, {args.decoded} codes decoded, {len(query.descriptors)} keypoints "
+        f"against {len(rows)} codes\n"
     )
     for name in args.codecs:
         table = []
