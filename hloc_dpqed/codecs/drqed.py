@@ -249,7 +249,7 @@ class DRQEDCodec(Codec):
         if self.hidden is not None:
             _, b1, w2, b2 = self.hidden
             active = summed[:, self.dim :].add_(b1).relu_()
-            y = torch.add(y, b2, out=out).addmm_(active, w2.T)
+            y = y.add_(b2).addmm_(active, w2.T)
         norms = torch.linalg.vector_norm(y, dim=1, keepdim=True).clamp_(min=1e-12)
         return torch.div(y, norms, out=out)
 
