@@ -16,7 +16,7 @@ import torch
 
 from ..threads import SHARES, num_workers, spread
 
-QUERY_ROWS = 128  # matched at a time with a mutual check
+QUERY_ROWS = 192  # matched at a time with a mutual check
 
 
 @dataclass(frozen=True)
@@ -146,16 +146,18 @@ def _match_mutually(
     """
     best = torch.full((len(rows_of_images), len(query)), -torch.inf, device=query.device)
     step = QUERY_ROWS if query.device.type == "cpu" else len(query)
-    blocks = query.split(step)
-    share = -(-len(blocks) // (SHARES * num_workers())) * step
+    blocks = -(-len(query) // step)
+    shares = min(SHARES * num_workers(), blocks)
+    ends = [min(step * (blocks * k // shares), len(query)) for k in range(1, shares + 1)]
+    sizes = np.diff(ends, prepend=0).tolist()
     found = spread(
         lambda part: _maxima(*part, database, rows_of_images, step),
-        list(zip(query.split(share), best.split(share, 1), strict=True)),
+        list(zip(query.split(sizes), best.split(sizes, 1), strict=True)),
     )
     index, value = found[0]
-    for k, (later_index, later_value) in enumerate(found[1:], 1):
+    for start, (later_index, later_value) in zip(ends, found[1:], strict=False):
         better = later_value > value  # an earlier row wins ties
-        index = torch.where(better, later_index + k * share, index)
+        index = torch.where(better, later_index + start, index)
         value = torch.where(better, later_value, value)
     if conf.distance_threshold:
         index = torch.where(2 * (1 - value) <= conf.distance_threshold**2, index, -1)
@@ -180,25 +182,23 @@ def _maxima(
     Returns:
         (U,) int64 query rows and (U,) float32 similarities.
     """
-    index = torch.zeros(len(database), dtype=torch.int64, device=query.device)
-    value = torch.full((len(database),), -torch.inf, device=query.device)
     # Memory that is used again and again stays in the cache; fresh memory costs page faults.
     width, longest = min(step, len(query)), max((len(rows) for rows in rows_of_images), default=0)
     product, looked_up = query.new_empty(len(database) * width), query.new_empty(longest * width)
+    found = []
     for start in range(0, len(query), step):
         part, columns = query[start : start + step], slice(start, start + step)
         similarity = product[: len(database) * len(part)].view(len(database), len(part))
         torch.mm(database, part.T, out=similarity)
-        highest, position = _row_maxima(similarity)
-        better = highest > value
-        index = torch.where(better, position + start, index)
-        value = torch.where(better, highest, value)
+        found.append(_row_maxima(similarity))
         for image, rows in enumerate(rows_of_images):
             if len(rows):
                 of_image = looked_up[: len(rows) * len(part)].view(len(rows), len(part))
                 torch.index_select(similarity, 0, rows, out=of_image)
                 torch.amax(of_image, 0, out=best[image, columns])
-    return index, value
+    value, block = torch.stack([highest for highest, _ in found]).max(0)  # the first of ties
+    position = torch.stack([position for _, position in found])
+    return position.gather(0, block[None])[0] + step * block, value
 
 
 def _row_maxima(similarity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
