@@ -92,7 +92,7 @@ def test_a_matcher_by_hloc_and_by_the_localizer(
             kept = np.flatnonzero(rows >= 0)
             points = image_rows(compressed, image).points[rows[kept]]
             theirs, ours = {*zip(kept, points, strict=True)}, {*map(tuple, found.pairs)}
-            assert len(theirs) > 40
+            assert len(theirs) > (15 if name == "adalam" else 40)
             same = len(theirs & ours) / len(theirs | ours)
             # kornia's LightGlue is another program, and AdaLAM draws at random.
             exact = matcher.startswith("hloc:") or network != "lightglue"
