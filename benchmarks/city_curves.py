@@ -18,6 +18,8 @@ import numpy as np
 from city import COMMAND, KEPT_POINTS, measured
 from common import print_table
 
+Curves = dict[str, list[tuple[int, dict[str, Any]]]]
+AGAINST = ("points", "images", "queries")
 POINT_SHARES = (1 / 16, 1 / 4, 1)  # of the largest number
 QUERY_SHARES = (0.1, 0.3, 1)
 NUM_QUERIES = 40  # where something else is varied
@@ -60,13 +62,15 @@ def compress(city: Path, map_path: Path, points: int) -> dict[str, Any]:
     ])  # fmt: skip
 
 
-def run(city: Path, scale: float) -> dict[str, list[tuple[int, dict[str, Any]]]]:
+def run(
+    city: Path, scale: float, against: list[str]
+) -> dict[str, list[tuple[int, dict[str, Any]]]]:
     """All curves: (number, figures of the process) of each stage."""
     folder = city / "curves"
     folder.mkdir(exist_ok=True)
     state = folder / "cells.json"
     done: dict[str, Any] = json.loads(state.read_text()) if state.is_file() else {}
-    found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    found: Curves = {}
 
     def cell(curve: str, number: int, work) -> None:
         key = f"{curve}: {number}"
@@ -77,7 +81,7 @@ def run(city: Path, scale: float) -> dict[str, list[tuple[int, dict[str, Any]]]]
 
     largest = round(KEPT_POINTS * scale)
     whole = folder / f"{largest}.dpqed"
-    for share in POINT_SHARES:
+    for share in POINT_SHARES if "points" in against else ():
         points = round(largest * share)
         path = folder / f"{points}.dpqed"
         cell("compress, points", points, lambda p=path, n=points: compress(city, p, n))
@@ -87,14 +91,16 @@ def run(city: Path, scale: float) -> dict[str, list[tuple[int, dict[str, Any]]]]
                 points,
                 lambda p=path, k=images: localize(folder, city, p, NUM_QUERIES, k),
             )
-    for images in (6, 12, 25, 50):
+    if not whole.exists():
+        compress(city, whole, largest)
+    for images in (6, 12, 25, 50) if "images" in against else ():
         cell(
             "localize, retrieved images",
             images,
             lambda k=images: localize(folder, city, whole, NUM_QUERIES, k),
         )
     total = len((city / "queries.txt").read_text().splitlines())
-    for label, kept in (("50 images", 50), ("whole map", None)):
+    for label, kept in (("50 images", 50), ("whole map", None)) if "queries" in against else ():
         for share in QUERY_SHARES:
             count = round(total * share)
             cell(
@@ -113,7 +119,7 @@ def fit(numbers: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
     return base, slope, np.polyfit(np.log(numbers), np.log(above), 1)[0]
 
 
-def plot(found: dict[str, list[tuple[int, dict[str, Any]]]], output: Path) -> None:
+def plot(found: Curves, output: Path) -> None:
     """Draw CPU seconds and peak memory of each curve."""
     import matplotlib
 
@@ -146,8 +152,9 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=0.2)
     parser.add_argument("--folder", type=Path, default=Path("outputs/city"))
     parser.add_argument("--plot", type=Path, metavar="SVG")
+    parser.add_argument("--against", nargs="+", choices=AGAINST, default=list(AGAINST))
     args = parser.parse_args()
-    found = run(args.folder / f"{args.scale:g}", args.scale)
+    found = run(args.folder / f"{args.scale:g}", args.scale, args.against)
     rows = []
     for name, cells in found.items():
         numbers = np.array([number for number, _ in cells], float)
