@@ -63,16 +63,17 @@ class DRQEDCodec(Codec):
         self.bits, self.reencode = bits, reencode
         self.dim, self.code_size = basis.shape[0], sum(bits) // 8
         self._arrays = arrays
-        # What each centroid adds to the output and to the perceptron's hidden layer: decoding is
-        # then a sum of table rows and one product.
-        rows = [book @ basis.T for book in codebooks]
-        if hidden is not None:
-            rows = [
-                torch.cat([f, b @ hidden[0].T], 1) for f, b in zip(rows, codebooks, strict=True)
-            ]
-        self._table = torch.cat(rows)
         sizes = torch.tensor([len(book) for book in codebooks])
         self._first, self._last = sizes.cumsum(0) - sizes, sizes - 1
+
+    @functools.cached_property
+    def _table(self) -> torch.Tensor:
+        """What each centroid adds to the output and to the perceptron's hidden layer.
+
+        Decoding is then a sum of table rows and one product.
+        """
+        onto = self.basis if self.hidden is None else torch.cat([self.basis, self.hidden[0]])
+        return torch.cat([book @ onto.T for book in self.codebooks])
 
     @functools.cached_property
     def _search(self) -> tuple[list[torch.Tensor], torch.Tensor]:
