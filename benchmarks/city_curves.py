@@ -127,8 +127,9 @@ def plot(found: Curves, output: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "0"
     import matplotlib.pyplot as plt
 
-    kinds = ("points", "retrieved images", "queries")
-    figure, axes = plt.subplots(2, 3, figsize=(11, 6), sharex="col")
+    kinds = list(dict.fromkeys(name.rsplit(", ", 1)[1] for name in found))
+    size = (4 * len(kinds), 6)
+    figure, axes = plt.subplots(2, len(kinds), figsize=size, sharex="col", squeeze=False)
     for name, cells in found.items():
         stage, kind = name.rsplit(", ", 1)
         column = kinds.index(kind)
