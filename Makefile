@@ -27,10 +27,10 @@ lint: $(VENV)/.installed
 test: lint
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' --durations=10 \
 	  --cov=hloc_dpqed --cov-branch --cov-report=term:skip-covered
-	$(BIN)/coverage json -q -o .coverage.json \
+	$(BIN)/coverage json -q -o coverage.json \
 	  --include='hloc_dpqed/mapfile/*,hloc_dpqed/selection/*,hloc_dpqed/io/*'
 	$(BIN)/python -c "import json, sys; \
-	  files = json.load(open('.coverage.json'))['files']; \
+	  files = json.load(open('coverage.json'))['files']; \
 	  low = [f for f, c in files.items() if c['summary']['percent_covered'] < 95]; \
 	  sys.exit('coverage is below 95 % in ' + ', '.join(low) if low else 0)"
 
@@ -54,4 +54,4 @@ test-packages: $(VENV)/.installed
 check: test test-oldest test-packages
 
 clean:
-	rm -rf $(VENV) build dist outputs *.egg-info
+	rm -rf $(VENV) build dist outputs coverage.json *.egg-info

@@ -269,3 +269,23 @@ def test_images_without_keypoints_have_no_dimension(tmp_path):
         file["b/keypoints"], file["b/descriptors"] = np.ones((1, 2)), np.ones((4, 1))
     observations = read_observations(reference_from_reconstruction(model), path)
     assert observations.descriptors.shape == (1, 4)
+
+
+def test_features_without_any_keypoint_are_refused(tmp_path):
+    import h5py
+
+    model = model_of([pinhole()], [(1, "a", 1, [], IDENTITY)], [])
+    path = tmp_path / "features.h5"
+    with h5py.File(path, "w") as file:
+        file["a/keypoints"], file["a/descriptors"] = np.zeros((0, 2)), np.zeros((0, 0))
+    with pytest.raises(InputError, match="no image of the model has a keypoint"):
+        read_observations(reference_from_reconstruction(model), path)
+
+
+def test_damaged_text_models_are_told_in_one_line(scene, tmp_path):
+    model = load_reconstruction(scene.sfm)
+    model.write_text(str(tmp_path))
+    (tmp_path / "cameras.txt").write_text("1 LENS 640 480 500 320 240\n")
+    with pytest.raises(InputError, match="not a readable COLMAP model") as error:
+        load_reconstruction(tmp_path)
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)

@@ -25,6 +25,12 @@ def check(problem, rows, num_points):
     assert len(rows) == 0 or (rows[0] >= 0 and rows[-1] < problem.num_points)
 
 
+def test_all_keeps_every_point():
+    problem, *_ = random_problem(num_points=20)
+    np.testing.assert_array_equal(SELECTORS["all"](problem, 5), np.arange(20))
+    np.testing.assert_array_equal(select_points(problem, "all", 20), np.arange(20))
+
+
 maps = st.integers(1, 5).flatmap(
     lambda i: st.tuples(
         st.just(i), st.lists(st.sets(st.integers(0, i - 1)), min_size=1, max_size=20)
