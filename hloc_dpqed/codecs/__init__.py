@@ -72,7 +72,7 @@ def fit_codec(
         key = fit_key(name, observations, code_bytes, decisive)
         options["checkpoint"] = FitCheckpoint(Path(resume) / f"{key}.safetensors")
     # Sums are taken in another order with other numbers of threads, and k-means and training then
-    # end in another optimum: up to 1.3 % fewer or more correct matches.
+    # end in another optimum: up to 1.5 % fewer or more correct matches.
     with single_threaded():
         return known.fit(observations, code_bytes, **options).stored()
 

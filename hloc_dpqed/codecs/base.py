@@ -9,6 +9,8 @@ from ..reference import Observations, mean_descriptors
 
 C = TypeVar("C", bound="Codec")
 
+DECODE_ROWS = 1024  # decoded at once: what they pass through stays in the cache
+
 
 class Codec(ABC):
     """A fitted quantizer of D-dimensional descriptors.

@@ -21,13 +21,12 @@ from ..training.gradients import ESTIMATORS, quantize
 from ..training.kmeans import product_codebooks
 from ..training.loop import minimise
 from ..training.losses import contrastive_loss, hardest_negatives, reconstruction_loss, triplet_loss
-from .base import Codec
+from .base import DECODE_ROWS, Codec
 from .packing import codebooks_for, num_centroids, pack_indices, unpack_indices
 from .pq import training_rows
 
 LOSSES = ("reconstruction", "triplet_original", "triplet_dequantized", "both", "contrastive")
 _CHUNK = 8192  # rows encoded at once
-_DECODE_ROWS = 1024  # what they pass through stays in the cache
 
 
 class DPQEDCodec(Codec):
@@ -178,7 +177,7 @@ class DPQEDCodec(Codec):
             indices = indices.clamp_max(self.codebooks.shape[1] - 1) + offsets
             out[rows] = self.decoder(F.embedding(indices, flat).flatten(1)).numpy()
 
-        spread_rows(block, len(codes), _DECODE_ROWS)
+        spread_rows(block, len(codes), DECODE_ROWS)
         return out
 
     def tensors(self) -> dict[str, np.ndarray]:

@@ -22,13 +22,12 @@ from ..training.checkpoint import FitCheckpoint
 from ..training.loop import minimise
 from ..training.losses import contrastive_loss, reconstruction_loss
 from ..training.reencode import best_candidates
-from .base import Codec
+from .base import DECODE_ROWS, Codec
 from .packing import num_centroids, pack_bits, unpack_bits
 from .plan import plan_codebooks
 from .shrink import Parameters, from_arrays, shrink
 
 _ENCODE_ROWS = 256  # rows in one beam search
-_DECODE_ROWS = 1024  # what they pass through stays in the cache
 _BEAM = 16
 _CANDIDATES = 8  # codes of a point that its observations choose from
 
@@ -262,7 +261,7 @@ class DRQEDCodec(Codec):
             indices = torch.from_numpy(unpack_bits(codes[rows], self.bits))
             self._decode_indices(indices, into[rows])
 
-        spread_rows(block, len(codes), _DECODE_ROWS)
+        spread_rows(block, len(codes), DECODE_ROWS)
         return out
 
     def tensors(self) -> dict[str, np.ndarray]:

@@ -12,12 +12,11 @@ import numpy as np
 from ..errors import InputError
 from ..reference import Observations, normalise_rows
 from ..threads import spread_rows
-from .base import Codec
+from .base import DECODE_ROWS, Codec
 from .entries import entries_from_arrays, entries_to_arrays
 from .packing import codebooks_for, num_centroids
 
 MAX_TRAINING_ROWS = 65_536  # 256 a centroid, where faiss itself starts to subsample
-_DECODE_ROWS = 1024  # what they pass through stays in the cache
 FAR = 1e4  # a coordinate that no unit vector is near: pads codebooks to the size faiss expects
 
 
@@ -115,7 +114,7 @@ class PQCodec(Codec):
             # Stored entries make the rotation slightly other than orthogonal: normalised again.
             out[rows] = decoded if rotation is None else normalise_rows(decoded @ rotation)
 
-        spread_rows(block, len(codes), _DECODE_ROWS)
+        spread_rows(block, len(codes), DECODE_ROWS)
         return out
 
     def tensors(self) -> dict[str, np.ndarray]:
