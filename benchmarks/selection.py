@@ -50,9 +50,9 @@ class Part:
     def __init__(self, reference: ReferenceMap, observations: Observations, queries, codec: str):
         self.reference, self.observations = reference, observations
         self.queries: list[PosedQuery] = queries
-        self.problem = SelectionProblem.from_reference(reference, observations)
         self.codec: Codec = fit_codec(codec, observations, 4)
         self.codes = self.codec.encode_points(observations)
+        self.problem = SelectionProblem.from_reference(reference, observations, lambda: self.codec)
         self.scores = mean_scores(observations)
 
     def budget(self, name: str) -> int:

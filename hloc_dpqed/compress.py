@@ -2,6 +2,7 @@
 
 import math
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -333,11 +334,17 @@ class Compressor:
         self.observations = observations
         self.conf = conf
         self.device, self.progress = device, progress
-        self.kept = kept or keep_points(reference, observations, conf)
-        self.problem = self.kept.problem
         self.codec_hash = codec_hash
         self.resume = resume
         self._given = codec
+        known = codec is not None or conf.codec_train == "all"
+        self.kept = kept or keep_points(
+            reference,
+            observations,
+            conf,
+            (lambda: self.fit(np.arange(reference.num_points))) if known else None,
+        )
+        self.problem = self.kept.problem
         self._encoded: tuple[Codec, np.ndarray, np.ndarray] | None = None
         self.scores = observations.scores
         if conf.granularity == "point":
@@ -523,9 +530,12 @@ class Compressor:
 
 
 def keep_points(
-    reference: ReferenceMap, observations: Observations, conf: CompressConf
+    reference: ReferenceMap,
+    observations: Observations,
+    conf: CompressConf,
+    codec: Callable[[], Codec] | None = None,
 ) -> KeptPoints:
-    """The selections of ``conf``."""
+    """The selections of ``conf``; ``codec`` is that of ``SelectionProblem``."""
 
     nested = conf.selector in ORDERS and "min_per_image" not in conf.selector_options
     chosen = selection_order if nested else select_points
@@ -533,7 +543,8 @@ def keep_points(
     def select(problem: SelectionProblem, num_points: int) -> np.ndarray:
         return chosen(problem, conf.selector, num_points, seed=conf.seed, **conf.selector_options)
 
-    return KeptPoints(reference, observations, select, nested, conf.xyz_pixels, conf.score_levels)
+    problem = SelectionProblem.from_reference(reference, observations, codec)
+    return KeptPoints(problem, reference, select, nested, conf.xyz_pixels, conf.score_levels)
 
 
 def encode_global_descriptors(described: np.ndarray, seed: int) -> GlobalDescriptors:

@@ -24,7 +24,8 @@ class KeptPoints:
     """Which points are kept, for each number of them.
 
     Args:
-        reference, observations: the map.
+        problem: the map as selectors see it, with observations.
+        reference: the map.
         select: gives the rows ((k,) int64) for a problem and a number of points.
         nested: the rows are in an order of which each head is the selection of that size.
         xyz_pixels, score_levels: with which the map is written; see ``mapfile.to_bytes``.
@@ -32,19 +33,20 @@ class KeptPoints:
 
     def __init__(
         self,
+        problem: SelectionProblem,
         reference: ReferenceMap,
-        observations: Observations,
         select: Callable[[SelectionProblem, int], np.ndarray],
         nested: bool,
         xyz_pixels: float,
         score_levels: int,
     ):
         self.reference = reference
-        self.observations = observations
-        self.problem = SelectionProblem.from_reference(reference, observations)
+        assert problem.observations is not None
+        self.observations: Observations = problem.observations
+        self.problem = problem
         self.select, self.nested = select, nested
         self.xyz_pixels, self.score_levels = xyz_pixels, score_levels
-        self.scores = mean_scores(observations)
+        self.scores = mean_scores(self.observations)
         self._rows: dict[int, np.ndarray] = {}
         self._costs: dict[tuple[int, float, int], tuple[int, int]] = {}
         total = reference.num_points

@@ -30,7 +30,7 @@ from .localization.localizer import Localizer
 from .logger import logger
 from .mapfile import read_map, section_bytes, to_bytes
 from .measures import Measures, PosedQuery, bootstrap, measure
-from .selection import SELECTORS, select_points
+from .selection import SEE_CODEC, SELECTORS, select_points
 from .sweep_plots import check_matplotlib, write_plots
 from .threads import check_device, check_seed, set_num_threads
 from .training.checkpoint import fit_folder
@@ -196,6 +196,8 @@ def main(
             compressor = Compressor(
                 reference, observations, first, device=device, codec=fitted, features=kind
             )
+            for name in SEE_CODEC:  # their choice is for one codec
+                selected = {key: rows for key, rows in selected.items() if key[0] != name}
             for cell in group:
                 bar.set_postfix_str(f"{codec} {size} B {cell.selector} {cell.num_points} points")
                 own = selector_options.get(cell.selector, {})

@@ -1,10 +1,13 @@
 """Shared fixtures: synthetic maps by pycolmap, and the real scenes where they are present."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from hloc_dpqed.threads import get_num_threads, set_num_threads
 
 # The same examples on each run, and no test fails for being slow.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
@@ -39,3 +42,11 @@ def castle() -> Path:
 @pytest.fixture(scope="session")
 def south_building() -> Path:
     return scene_path("south-building")
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], int]]:
+    """Sets the number of threads; as before afterwards."""
+    before = get_num_threads()
+    yield set_num_threads
+    set_num_threads(before)

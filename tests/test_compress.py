@@ -19,7 +19,6 @@ from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.mapfile import read_map, to_bytes
 from hloc_dpqed.reference import mean_scores, normalise_rows
 from hloc_dpqed.selection import SELECTORS, SelectionProblem, select_points
-from hloc_dpqed.threads import get_num_threads, set_num_threads
 
 QUICK = {"dpqed": {"steps": 5}, "drqed": {"steps": 5}}  # enough to see whether bytes repeat
 
@@ -37,13 +36,6 @@ def reference(scene):
 @pytest.fixture(scope="module")
 def observations(scene, reference):
     return read_observations(reference, scene.features)
-
-
-@pytest.fixture
-def threads():
-    before = get_num_threads()
-    yield set_num_threads
-    set_num_threads(before)
 
 
 def make(scene, output, **options) -> bytes:

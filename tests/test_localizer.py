@@ -32,7 +32,6 @@ from hloc_dpqed.localization.pose import (
 )
 from hloc_dpqed.matching.nearest_neighbor import Matches
 from hloc_dpqed.reference import normalise_rows
-from hloc_dpqed.threads import get_num_threads, set_num_threads
 from hloc_dpqed.visibility import Visibility
 
 
@@ -51,13 +50,6 @@ def queries(scene, compressed) -> list[Query]:
     everything = list(range(compressed.num_images))
     with FeatureFile(scene.features) as file:
         return [Query(n, c, file.read(n), everything) for n, c in read_queries(scene.queries)]
-
-
-@pytest.fixture
-def threads():
-    before = get_num_threads()
-    yield set_num_threads
-    set_num_threads(before)
 
 
 def same(a, b) -> bool:
@@ -308,6 +300,23 @@ def test_any_number_of_threads_gives_the_same(compressed, queries, threads):
         assert all(same(a, b) for a, b in zip(outcomes[1], outcomes[count], strict=True))
     alone = [Localizer(compressed, ransac_thresh=4).localize(q) for q in many]
     assert all(same(a, b) for a, b in zip(outcomes[1], alone, strict=True))
+
+
+@pytest.mark.parametrize("whole_map", [False, True])
+def test_the_correspondences_of_a_stream_are_those_of_each_query(
+    compressed, queries, threads, whole_map
+):
+    if whole_map:
+        queries = [dataclasses.replace(q, retrieved=None) for q in queries]
+    expected = [Localizer(compressed).localize(q).correspondences for q in queries]
+    for count in (1, 2):
+        threads(count)
+        found = list(Localizer(compressed).correspond_many(iter(queries)))
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a.keypoint_index, b.keypoint_index)
+            np.testing.assert_array_equal(a.point_index, b.point_index)
+            np.testing.assert_array_equal(a.votes, b.votes)
 
 
 def test_eight_threads_share_one_localizer(compressed, queries):

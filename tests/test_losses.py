@@ -7,6 +7,7 @@ from scipy.spatial.distance import cdist
 from hloc_dpqed.training.losses import (
     contrastive_loss,
     hardest_negatives,
+    rate_loss,
     reconstruction_loss,
     squared_distances,
     triplet_loss,
@@ -88,3 +89,16 @@ def test_contrastive_both_ways_by_hand():
         for anchor, key in ((0, 2), (1, 0))
     ]
     np.testing.assert_allclose((both - one_way).numpy(), back, rtol=1e-12)
+
+
+def test_rate_by_hand():
+    values = torch.tensor([0.0, 1.0, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    bits = rate_loss(values, 0.5)["total"]
+    scale = 0.5 * math.sqrt(6 / 4)
+    expected = [math.log2(1 + (v / scale) ** 2) / 2 for v in (0, 1, -1, 2)]
+    np.testing.assert_allclose(bits.detach().numpy(), expected, rtol=1e-12)
+    # It pulls to zero, large values the least; the step has no gradient.
+    (gradient,) = torch.autograd.grad(bits.sum(), values)
+    by_hand = [v / (scale**2 + v**2) / math.log(2) for v in (0, 1, -1, 2)]
+    np.testing.assert_allclose(gradient.numpy(), by_hand, rtol=1e-12)
+    assert torch.isfinite(rate_loss(torch.zeros(3))["total"]).all()

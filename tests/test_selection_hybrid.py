@@ -1,11 +1,16 @@
+import dataclasses
+
 import numpy as np
 import pycolmap
 import pytest
 from selection_maps import problem_of, random_problem
 
+from hloc_dpqed.codecs import fit_codec
+from hloc_dpqed.codecs.none import NoneCodec
 from hloc_dpqed.errors import InputError
+from hloc_dpqed.reference import mean_descriptors
 from hloc_dpqed.selection.hybrid import PRIOR, _Information, pose_jacobians, select_hybrid
-from hloc_dpqed.selection.statistics import could_see, reliability, track_agreement
+from hloc_dpqed.selection.statistics import could_see, reliability, survival, track_agreement
 
 
 def objective(problem, chance, matches, rows, pixel_noise=2.0):
@@ -94,10 +99,54 @@ def test_spread_is_preferred():
 def test_a_point_that_the_codec_loses_is_left_out():
     problem, _ = random_problem(num_points=100)
     free = select_hybrid(problem, 30)
-    survival = np.ones(100)
-    survival[free[:10]] = 0
-    bound = select_hybrid(problem, 30, survival=survival)
-    assert not np.isin(free[:10], bound).any()
+    lost = free[:10]
+
+    class Loses(NoneCodec):
+        def encode_points(self, observations):
+            described = mean_descriptors(observations)
+            described[lost] = described[lost[0]]  # one code for all of them
+            return self.encode(described)
+
+    bound = select_hybrid(dataclasses.replace(problem, codec=lambda: Loses(8)), 30)
+    assert np.isin(lost, bound).sum() <= 2
+
+
+def survival_by_definition(observations, stored):
+    found, count = np.zeros(observations.num_points), np.zeros(observations.num_points)
+    for image in np.unique(observations.image_index):
+        rows = np.flatnonzero(observations.image_index == image)
+        points = observations.point_index[rows]
+        similarity = observations.descriptors[rows].astype(np.float32) @ stored[points].T
+        for k, point in enumerate(points):
+            count[point] += 1
+            found[point] += similarity[k].argmax() == k and similarity[:, k].argmax() == k
+    return (found + 1) / (count + 2)
+
+
+@pytest.mark.parametrize("chunk", [1024, 7])
+def test_survival_by_definition(monkeypatch, chunk):
+    monkeypatch.setattr("hloc_dpqed.selection.statistics._IMAGE_ROWS", chunk)
+    problem, _ = random_problem(dim=4)
+    codec = fit_codec("pq", problem.observations, 1)
+    stored = codec.decode(codec.encode_points(problem.observations))
+    expected = survival_by_definition(problem.observations, stored)
+    assert 0.4 < expected.mean() < 0.6 and expected.std() > 0.02
+    np.testing.assert_array_equal(survival(problem.observations, stored.__getitem__), expected)
+    with_codec = dataclasses.replace(problem, codec=lambda: codec)
+    np.testing.assert_array_equal(with_codec.survival, expected)
+    # Descriptors as they are survive better; without any, nothing is known.
+    assert problem.survival.mean() > expected.mean()
+    assert (dataclasses.replace(problem, observations=None).survival == 1).all()
+
+
+def test_survival_is_the_same_with_any_number_of_threads(threads):
+    problem, _ = random_problem(num_points=500, dim=16)
+    found = {}
+    for count in (1, 2, 3):
+        threads(count)
+        found[count] = dataclasses.replace(problem).survival
+    np.testing.assert_array_equal(found[1], found[2])
+    np.testing.assert_array_equal(found[1], found[3])
 
 
 def test_reliable_points_are_preferred():
@@ -122,8 +171,6 @@ def test_every_image_gets_points_before_one_gets_many():
         {"sharpness": -1},
         {"matches": -1},
         {"pixel_noise": 0},
-        {"survival": np.ones(3)},
-        {"survival": -np.ones(200)},
     ],
 )
 def test_wrong_options_are_input_errors(options):

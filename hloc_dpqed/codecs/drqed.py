@@ -20,7 +20,7 @@ from ..training.batches import Tracks
 from ..training.beam import beam_search, orthogonal_codebooks
 from ..training.checkpoint import FitCheckpoint
 from ..training.loop import minimise
-from ..training.losses import contrastive_loss, reconstruction_loss
+from ..training.losses import contrastive_loss, rate_loss, reconstruction_loss
 from ..training.reencode import best_candidates
 from .base import DECODE_ROWS, Codec
 from .packing import num_centroids, pack_bits, unpack_bits
@@ -103,6 +103,7 @@ class DRQEDCodec(Codec):
         refresh: int = 50,
         beam: int = 4,
         reencode: bool = False,
+        rate_weight: float = 1.0,
     ) -> "DRQEDCodec":
         """Train the codec on the map's tracks.
 
@@ -127,6 +128,8 @@ class DRQEDCodec(Codec):
             refresh: steps between encodings.
             beam: of the encodings during training.
             reencode: let each point's observations choose its code among the best.
+            rate_weight: of ``rate_loss`` on the codebooks, the bytes of their entries as a share of
+                the codec's.
         """
         if len(observations) == 0:
             raise InputError("the map has no observation to fit a codec on")
@@ -185,7 +188,9 @@ class DRQEDCodec(Codec):
                 temperature,
                 both_ways,
             )
-            return match["total"].mean() + reconstruction_weight * error
+            bits = sum(rate_loss(book)["total"].sum() for book in module.books)
+            rate = bits / (8 * plan.budget)
+            return match["total"].mean() + reconstruction_weight * error + rate_weight * rate
 
         minimise(
             module.parameters(),

@@ -2,11 +2,11 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pycolmap
@@ -38,6 +38,8 @@ from .pose import (
 BASIS_ROWS = 1024  # decoded to find the directions that all descriptors lie in
 BASIS_ENERGY = 2e-5  # of the descriptors, what those directions leave out
 DECODE_ROWS = 1 << 14  # at a time, which bounds the memory
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -379,19 +381,32 @@ class Localizer:
         Each thread takes a whole query: matching and pose estimation then keep every core busy
         without waiting for one another. At most two queries a thread are in memory.
         """
-        count = get_num_threads()
-        pending: deque[Future[Localization]] = deque()
-        with workers(count) as pool:
-            try:
-                for query in queries:
-                    pending.append(pool.submit(self.localize, query))
-                    if len(pending) >= 2 * count:
-                        yield pending.popleft().result()
-                while pending:
+        return _several_at_a_time(self.localize, queries)
+
+    def correspond_many(self, queries: Iterable[Query]) -> Iterator[Correspondences]:
+        """The 2D-3D matches of a stream of queries, as ``localize_many`` without the poses."""
+
+        def correspond(query: Query) -> Correspondences:
+            return Correspondences.collect(self._match_query(query), self.map.num_points)
+
+        return _several_at_a_time(correspond, queries)
+
+
+def _several_at_a_time(work: Callable[[Query], R], queries: Iterable[Query]) -> Iterator[R]:
+    """``work`` of each query, in order, a query to each thread and two a thread in memory."""
+    count = get_num_threads()
+    pending: deque[Future[R]] = deque()
+    with workers(count) as pool:
+        try:
+            for query in queries:
+                pending.append(pool.submit(work, query))
+                if len(pending) >= 2 * count:
                     yield pending.popleft().result()
-            finally:
-                for future in pending:
-                    future.cancel()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def _with_points(matches: Matches, points: np.ndarray) -> Matches:

@@ -45,6 +45,7 @@ ORDERS: dict[str, Selector] = {
     "hybrid": hybrid_order,
 }
 
+SEE_CODEC = {"hybrid"}  # these look at how the codec keeps the points
 LONG = {"hybrid", "ilp", "qp", "triplet"}  # these can show their progress
 
 

@@ -1,11 +1,14 @@
 """What a selector gets: the map's geometry and statistics, no file and no model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pycolmap
 
+from ..codecs.base import Codec
+from ..codecs.none import NoneCodec
 from ..reference import Observations, ReferenceMap
 from ..visibility import Visibility
 
@@ -21,6 +24,8 @@ class SelectionProblem:
         cameras, camera_index, cam_from_world: as in ``ReferenceMap``.
         observations: descriptors, scores and keypoints in the order of ``visibility``, or None
             where only geometry is known.
+        codec: gives the map's codec where it does not depend on the points that are chosen; else
+            None.
     """
 
     visibility: Visibility
@@ -30,6 +35,7 @@ class SelectionProblem:
     camera_index: np.ndarray
     cam_from_world: np.ndarray
     observations: Observations | None = None
+    codec: Callable[[], Codec] | None = None
 
     @property
     def num_points(self) -> int:
@@ -42,9 +48,25 @@ class SelectionProblem:
 
         return reliability(self)
 
+    @cached_property
+    def survival(self) -> np.ndarray:
+        """``statistics.survival`` of the codec, or of the points' mean descriptors.
+
+        (P,) float64, one each where no descriptors are given.
+        """
+        from .statistics import survival
+
+        if self.observations is None:
+            return np.ones(self.num_points)
+        codec = NoneCodec(self.observations.dim) if self.codec is None else self.codec()
+        codes = codec.encode_points(self.observations)
+        return survival(self.observations, lambda rows: codec.decode(codes[rows]))
+
     @staticmethod
     def from_reference(
-        reference: ReferenceMap, observations: Observations | None = None
+        reference: ReferenceMap,
+        observations: Observations | None = None,
+        codec: Callable[[], Codec] | None = None,
     ) -> "SelectionProblem":
         """View of a reference map (and its observations) as a selection problem."""
         return SelectionProblem(
@@ -55,4 +77,5 @@ class SelectionProblem:
             reference.camera_index,
             reference.cam_from_world,
             observations,
+            codec,
         )

@@ -5,7 +5,8 @@ Source: ours. Near a database image i, a query's pose has the information matrix
     L_i(S) = L_0 + sum over the kept points p that i sees of r_p J_ip' J_ip
 
 with J_ip (2 x 6) the derivative of the projection by the pose over the pixel noise, r_p the
-relative chance that p is found again (mean 1) and L_0 a weak prior. The selection maximizes
+relative chance that p is found again and matched with what the map stores for it (mean 1), and
+L_0 a weak prior. The selection maximizes
 
     F(S) = sum over i of [ log det L_i(S) + c log(1 + sum over p of r_p) ]
 
@@ -44,7 +45,6 @@ def hybrid_order(
     num_points: int,
     *,
     seed: int = 0,
-    survival: np.ndarray | None = None,
     sharpness: float = 1.5,
     matches: float = 20.0,
     pixel_noise: float = 2.0,
@@ -57,9 +57,7 @@ def hybrid_order(
         problem: the map; without observations the descriptors play no part.
         num_points: how many points to put in order; fewer are the head of the same order.
         seed: not used, nothing is drawn.
-        survival: (P,) how well the codec keeps each point's descriptor, multiplied with r_p
-            after scaling to mean 1; or None.
-        sharpness: power of the reliability in r_p.
+        sharpness: power of the reliability in r_p, which is that times the survival.
         matches: c, the weight of the expected matches.
         pixel_noise: standard deviation of a keypoint in pixels.
         tolerance: each added point gains at least 1 - ``tolerance`` times the best one.
@@ -75,12 +73,7 @@ def hybrid_order(
         raise InputError("hybrid: expected 0 < tolerance < 1 and pixel_noise > 0")
     if not (sharpness >= 0 and matches >= 0):
         raise InputError("hybrid: expected sharpness >= 0 and matches >= 0")
-    chance = problem.reliability**sharpness
-    if survival is not None:
-        survival = np.asarray(survival, np.float64)
-        if survival.shape != chance.shape or not (survival >= 0).all():
-            raise InputError(f"survival: expected {len(chance)} numbers that are not negative")
-        chance = chance * survival / max(survival.mean(), 1e-12)
+    chance = problem.reliability**sharpness * problem.survival
     seen = problem.visibility.track_lengths() > 0
     chance = chance / max(chance[seen].mean(), 1e-12) if seen.any() else chance
     information = _Information(problem, chance, pixel_noise, matches)

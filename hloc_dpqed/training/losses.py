@@ -76,3 +76,18 @@ def contrastive_loss(
         own = torch.arange(len(anchor), device=anchor.device)
         loss = loss + F.cross_entropy(logits.T[target], own, reduction="none")
     return {"total": loss, "correct": (logits.argmax(1) == target).float()}
+
+
+def rate_loss(values: torch.Tensor, step: float = 0.7) -> dict[str, torch.Tensor]:
+    """About the bits that each value takes when it is rounded to multiples of a step and coded.
+
+    log2(1 + (v / s)^2) / 2 with s = ``step`` root mean squares of ``values``: small values, which
+    cost little, are drawn to zero, large ones hardly. The gradient does not pass through s. Source:
+    the idea of training for the bytes of the stored parameters is that of Oktay et al., ICLR 2020;
+    the form, ours, is that of a density with tails as heavy as Cauchy's.
+
+    Returns:
+        'total' of the shape of ``values``.
+    """
+    scale = step * values.detach().square().mean().sqrt().clamp_min(1e-12)
+    return {"total": torch.log2(1 + (values / scale) ** 2) / 2}
