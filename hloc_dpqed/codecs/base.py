@@ -9,7 +9,7 @@ from ..reference import Observations, mean_descriptors
 
 C = TypeVar("C", bound="Codec")
 
-DECODE_ROWS = 1024  # decoded at once: what they pass through stays in the cache
+DECODE_ROWS = 2048  # decoded at once: what they pass through stays in the cache
 
 
 class Codec(ABC):
