@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from common import SCENES, Measures, Scene, bootstrap, load_scene, measure, print_table
+from scipy.stats import spearmanr
 
 from hloc_dpqed.compress import CompressConf, Compressor
 from hloc_dpqed.errors import InputError
@@ -28,6 +29,7 @@ from hloc_dpqed.mapfile import read_map, section_bytes
 from hloc_dpqed.planner import (
     FRUGAL_LEVELS,
     FRUGAL_PIXELS,
+    TRIAL_STEPS,
     Outcome,
     Plan,
     Trials,
@@ -329,6 +331,30 @@ def judge(scene: str, budget: int, cells: list[dict], whole: dict) -> list[str]:
     return lines
 
 
+def print_ranking(bench: Bench, budgets: list[int], steps: int, most: int) -> None:
+    """How well trials of ``TRIAL_STEPS`` rank our plans of drqed: as trials of ``steps`` do?"""
+    print(f"\n### {bench.name}: plans as trials of {TRIAL_STEPS} and of {steps} steps score them\n")
+    rows = []
+    for budget in budgets:
+        bench.plan("ours", budget)
+        tried = json.loads(bench.path(budget, "ours", "plan").read_text())[:most]
+        short, long = [], []
+        for found in tried:
+            plan = plan_of(found)
+            if plan.codec != "drqed":
+                continue
+            longer = replace(plan, options={**plan.options, "steps": steps})
+            short.append(found["score"])
+            long.append(bench.trials("ours").run(longer, budget, "total").score)
+            rows.append([f"{budget / 1000:g} KB, {plan}", f"{short[-1]:.3f}", f"{long[-1]:.3f}"])
+        correlation = spearmanr(short, long).statistic
+        lost = long[int(np.argmin(short))] - min(long)
+        rows.append(
+            [f"{budget / 1000:g} KB: rank correlation, loss", f"{correlation:.2f}", f"{lost:.3f}"]
+        )
+    print_table(["plan", f"score, {TRIAL_STEPS} steps", f"{steps} steps"], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     scenes = [name for name in SCENES if name in TARGETS]
@@ -345,6 +371,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ransac_seeds", type=int, default=10)
     parser.add_argument("--most", type=int, default=10, help="plans tried for a size and family")
+    parser.add_argument(
+        "--rank_steps",
+        type=int,
+        help="only score our plans again with so many training steps, and compare the ranks",
+    )
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", type=Path, default=Path("outputs/budgets"))
     args = parser.parse_args()
@@ -352,6 +383,9 @@ def main() -> None:
     for name in args.scenes:
         bench = Bench(name, args.output, args.most, args.ransac_seeds)
         budgets = args.budgets or list(TARGETS[name])
+        if args.rank_steps:
+            print_ranking(bench, budgets, args.rank_steps, args.most)
+            continue
         print_scene(bench, budgets, args.families, args.plans, args.seeds)
 
 
