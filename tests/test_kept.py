@@ -1,5 +1,7 @@
 """Selections that budgets share, and what they cost."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from synthetic import make_scene
@@ -8,6 +10,7 @@ from hloc_dpqed.codecs import fit_codec
 from hloc_dpqed.compress import CompressConf, Compressor, keep_points
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.selection import select_points
+from hloc_dpqed.selection.statistics import survival
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +26,21 @@ def test_rows_are_those_of_the_selector(arrays, selector):
     for count in (20, 60, 10, 150):
         expected = select_points(kept.problem, selector, count)
         np.testing.assert_array_equal(kept.rows(count), expected)
+
+
+def test_the_codec_is_looked_at_where_it_does_not_depend_on_the_points(arrays):
+    observations = arrays[1]
+    codec = fit_codec("pq", observations, 1)
+    stored = codec.decode(codec.encode_points(observations))
+    expected = survival(observations, stored.__getitem__)
+    conf = CompressConf("hybrid", "pq", 1, codec_train="all")
+    for compressor in (Compressor(*arrays, conf), Compressor(*arrays, conf, codec=codec)):
+        np.testing.assert_array_equal(compressor.problem.survival, expected)
+    kept = Compressor(*arrays, dataclasses.replace(conf, codec_train="kept"))
+    floats = fit_codec("none", observations, 0)
+    stored = floats.decode(floats.encode_points(observations))
+    np.testing.assert_array_equal(kept.problem.survival, survival(observations, stored.__getitem__))
+    assert kept.problem.survival.mean() > expected.mean()
 
 
 def test_selections_are_shared_between_precisions(arrays):
