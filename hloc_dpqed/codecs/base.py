@@ -4,12 +4,30 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+import torch
 
 from ..reference import Observations, mean_descriptors
+from ..threads import spread_rows
 
 C = TypeVar("C", bound="Codec")
 
-DECODE_ROWS = 2048  # decoded at once: what they pass through stays in the cache
+DECODE_ROWS = 2048  # at once: what they pass through stays in the cache
+
+
+def project(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """``rows @ matrix`` of (N, D) and (D, E): (N, E) float32, a block of rows to each thread.
+
+    By torch, whose threads the package sets; numpy's own would stall those of faiss.
+    """
+    out = np.empty((len(rows), matrix.shape[1]), np.float32)
+    onto = torch.from_numpy(np.asarray(matrix, np.float32))
+
+    def block(part: slice) -> None:
+        described = np.array(rows[part], np.float32)
+        torch.mm(torch.from_numpy(described), onto, out=torch.from_numpy(out[part]))
+
+    spread_rows(block, len(rows), DECODE_ROWS)
+    return out
 
 
 class Codec(ABC):

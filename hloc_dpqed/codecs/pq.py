@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..reference import Observations, normalise_rows
 from ..threads import spread_rows
-from .base import DECODE_ROWS, Codec
+from .base import DECODE_ROWS, Codec, project
 from .entries import entries_from_arrays, entries_to_arrays
 from .packing import codebooks_for, num_centroids
 
@@ -112,7 +112,7 @@ class PQCodec(Codec):
         def block(rows: slice) -> None:
             decoded = normalise_rows(self._pq.decode(codes[rows]))
             # Stored entries make the rotation slightly other than orthogonal: normalised again.
-            out[rows] = decoded if rotation is None else normalise_rows(decoded @ rotation)
+            out[rows] = decoded if rotation is None else normalise_rows(project(decoded, rotation))
 
         spread_rows(block, len(codes), DECODE_ROWS)
         return out
@@ -178,7 +178,7 @@ class OPQCodec(PQCodec):
         return cls(arrays | entries_to_arrays("centroids", centroids, entries, parts=m), bits)
 
     def encode(self, descriptors: np.ndarray) -> np.ndarray:
-        return super().encode(np.asarray(descriptors, np.float32) @ self.rotation.T)
+        return super().encode(project(descriptors, self.rotation.T))
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         return self._decode(codes, self.rotation)

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..reference import Observations, normalise_rows
 from ..training.kmeans import latent_basis
-from .base import Codec
+from .base import Codec, project
 from .entries import entries_from_arrays, entries_to_arrays
 from .pq import training_rows
 
@@ -105,12 +105,12 @@ class PCACodec(Codec):
         return latent_basis(rows, latent)
 
     def encode(self, descriptors: np.ndarray) -> np.ndarray:
-        x = np.asarray(descriptors, np.float32) @ self.basis
+        x = project(descriptors, self.basis)
         return self._quantizer.compute_codes(np.ascontiguousarray(x))
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         x = self._quantizer.decode(np.ascontiguousarray(codes, np.uint8))
-        return normalise_rows(x @ self.basis.T)
+        return normalise_rows(project(x, self.basis.T))
 
     def tensors(self) -> dict[str, np.ndarray]:
         return dict(self._arrays)
@@ -205,7 +205,7 @@ class RaBitQCodec(Codec):
         return cls(rotated.astype(np.float16), seed)
 
     def encode(self, descriptors: np.ndarray) -> np.ndarray:
-        x = np.ascontiguousarray(np.asarray(descriptors, np.float32) @ self.rotation.T)
+        x = project(descriptors, self.rotation.T)
         codes = np.zeros((len(x), self.code_size), np.uint8)
         self._quantizer.compute_codes_core(
             faiss.swig_ptr(x), faiss.swig_ptr(codes), len(x), faiss.swig_ptr(self.mean)
@@ -218,7 +218,7 @@ class RaBitQCodec(Codec):
         self._quantizer.decode_core(
             faiss.swig_ptr(codes), faiss.swig_ptr(x), len(codes), faiss.swig_ptr(self.mean)
         )
-        return normalise_rows(x @ self.rotation)
+        return normalise_rows(project(x, self.rotation))
 
     def tensors(self) -> dict[str, np.ndarray]:
         return {"mean": self.mean.astype(np.float16)}
