@@ -99,7 +99,20 @@ class PQCodec(Codec):
         return m, num_centroids(len(observations), bits, cls.name)
 
     def encode(self, descriptors: np.ndarray) -> np.ndarray:
-        return self._pq.compute_codes(np.ascontiguousarray(descriptors, np.float32))
+        return self._encode(descriptors, None)
+
+    def _encode(self, descriptors: np.ndarray, rotation: np.ndarray | None) -> np.ndarray:
+        """Codes of the descriptors, multiplied by ``rotation`` where there is one."""
+        codes = np.empty((len(descriptors), self.code_size), np.uint8)
+
+        def block(rows: slice) -> None:
+            own = np.ascontiguousarray(descriptors[rows], np.float32)
+            codes[rows] = self._pq.compute_codes(
+                own if rotation is None else project(own, rotation)
+            )
+
+        spread_rows(block, len(codes), DECODE_ROWS)
+        return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         return self._decode(codes, None)
@@ -178,7 +191,7 @@ class OPQCodec(PQCodec):
         return cls(arrays | entries_to_arrays("centroids", centroids, entries, parts=m), bits)
 
     def encode(self, descriptors: np.ndarray) -> np.ndarray:
-        return super().encode(project(descriptors, self.rotation.T))
+        return self._encode(descriptors, self.rotation.T)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         return self._decode(codes, self.rotation)
