@@ -6,7 +6,7 @@ from codec_helpers import make_observations
 from hloc_dpqed.codecs import CODECS, fit_codec, load_codec
 from hloc_dpqed.codecs.scalar import _hadamard_rotation
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.reference import normalise_rows
+from hloc_dpqed.reference import mean_descriptors, normalise_rows
 
 # Codecs of faiss with the code size that is asked for: name, bytes, options.
 SIZED = [
@@ -104,6 +104,20 @@ def test_small_maps(name, count):
         # Every row is a centroid, so nothing is lost but the rounding.
         x = observations.descriptors.astype(np.float32)
         np.testing.assert_allclose((decoded * x).sum(1), 1, atol=2e-3)
+
+
+@pytest.mark.parametrize(("name", "code_bytes"), [("none", 0), ("pq", 4), ("drqed", 2)])
+@pytest.mark.parametrize("block", [7, 100, 1 << 16])
+def test_points_are_encoded_a_block_at_a_time(observations, monkeypatch, name, code_bytes, block):
+    # Observations in any order, and points that nobody saw at both ends and between.
+    rows = np.random.default_rng(0).permutation(len(observations))
+    rows = rows[~np.isin(observations.point_index[rows], [0, 5, 6, 7, 200, 399])]
+    observations = observations.subset(rows, observations.point_index[rows], 400)
+    options = {"steps": 2} if name == "drqed" else {}
+    codec = fit_codec(name, observations, code_bytes, **options)
+    monkeypatch.setattr("hloc_dpqed.codecs.base.ENCODE_POINTS", block)
+    codes = codec.encode_points(observations)
+    np.testing.assert_array_equal(codes, codec.encode(mean_descriptors(observations)))
 
 
 @pytest.mark.parametrize(("name", "code_bytes", "options"), SIZED)

@@ -11,6 +11,7 @@ from ..threads import spread_rows
 
 C = TypeVar("C", bound="Codec")
 
+ENCODE_POINTS = 1 << 14  # whose mean descriptors are in memory at a time
 DECODE_ROWS = 2048  # at once: what they pass through stays in the cache
 
 
@@ -84,7 +85,15 @@ class Codec(ABC):
 
         By default the code of the normalised mean of the point's observations.
         """
-        return self.encode(mean_descriptors(observations))
+        order = np.argsort(observations.point_index, kind="stable")
+        points = observations.point_index[order]
+        parts = [np.zeros((0, self.code_size), np.uint8)]
+        for first in range(0, observations.num_points, ENCODE_POINTS):
+            last = min(first + ENCODE_POINTS, observations.num_points)
+            begin, end = np.searchsorted(points, [first, last])
+            part = observations.subset(order[begin:end], points[begin:end] - first, last - first)
+            parts.append(self.encode(mean_descriptors(part)))
+        return np.concatenate(parts)
 
     @abstractmethod
     def tensors(self) -> dict[str, np.ndarray]:

@@ -234,9 +234,9 @@ class DRQEDCodec(Codec):
 
         See ``training.reencode.best_candidates``.
         """
+        if not self.reencode or observations.num_points == 0:
+            return super().encode_points(observations)
         means = mean_descriptors(observations)
-        if not self.reencode or len(means) == 0:
-            return self.encode(means)
         indices = best_candidates(
             observations,
             lambda rows: self._candidates(means[rows], _CANDIDATES),
