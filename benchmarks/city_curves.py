@@ -62,9 +62,7 @@ def compress(city: Path, map_path: Path, points: int) -> dict[str, Any]:
     ])  # fmt: skip
 
 
-def run(
-    city: Path, scale: float, against: list[str]
-) -> dict[str, list[tuple[int, dict[str, Any]]]]:
+def run(city: Path, scale: float, against: list[str]) -> Curves:
     """All curves: (number, figures of the process) of each stage."""
     folder = city / "curves"
     folder.mkdir(exist_ok=True)

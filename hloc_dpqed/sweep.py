@@ -196,8 +196,8 @@ def main(
             compressor = Compressor(
                 reference, observations, first, device=device, codec=fitted, features=kind
             )
-            for name in SEE_CODEC:  # their choice is for one codec
-                selected = {key: rows for key, rows in selected.items() if key[0] != name}
+            # What a selector chose with its eye on a codec is for that codec alone.
+            selected = {key: rows for key, rows in selected.items() if key[0] not in SEE_CODEC}
             for cell in group:
                 bar.set_postfix_str(f"{codec} {size} B {cell.selector} {cell.num_points} points")
                 own = selector_options.get(cell.selector, {})

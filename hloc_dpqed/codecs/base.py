@@ -12,7 +12,7 @@ from ..threads import spread_rows
 C = TypeVar("C", bound="Codec")
 
 ENCODE_POINTS = 1 << 14  # whose mean descriptors are in memory at a time
-DECODE_ROWS = 2048  # at once: what they pass through stays in the cache
+BLOCK_ROWS = 2048  # encoded or decoded at once: what they pass through stays in the cache
 
 
 def project(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -27,7 +27,7 @@ def project(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         described = np.array(rows[part], np.float32)
         torch.mm(torch.from_numpy(described), onto, out=torch.from_numpy(out[part]))
 
-    spread_rows(block, len(rows), DECODE_ROWS)
+    spread_rows(block, len(rows), BLOCK_ROWS)
     return out
 
 

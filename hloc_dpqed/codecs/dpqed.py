@@ -21,7 +21,7 @@ from ..training.gradients import ESTIMATORS, quantize
 from ..training.kmeans import product_codebooks
 from ..training.loop import minimise
 from ..training.losses import contrastive_loss, hardest_negatives, reconstruction_loss, triplet_loss
-from .base import DECODE_ROWS, Codec
+from .base import BLOCK_ROWS, Codec
 from .packing import codebooks_for, num_centroids, pack_indices, unpack_indices
 from .pq import training_rows
 
@@ -177,7 +177,7 @@ class DPQEDCodec(Codec):
             indices = indices.clamp_max(self.codebooks.shape[1] - 1) + offsets
             out[rows] = self.decoder(F.embedding(indices, flat).flatten(1)).numpy()
 
-        spread_rows(block, len(codes), DECODE_ROWS)
+        spread_rows(block, len(codes), BLOCK_ROWS)
         return out
 
     def tensors(self) -> dict[str, np.ndarray]:

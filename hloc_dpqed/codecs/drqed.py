@@ -22,7 +22,7 @@ from ..training.checkpoint import FitCheckpoint
 from ..training.loop import minimise
 from ..training.losses import contrastive_loss, rate_loss, reconstruction_loss
 from ..training.reencode import best_candidates
-from .base import DECODE_ROWS, Codec
+from .base import BLOCK_ROWS, Codec
 from .packing import num_centroids, pack_bits, unpack_bits
 from .plan import plan_codebooks
 from .shrink import Parameters, from_arrays, shrink
@@ -266,7 +266,7 @@ class DRQEDCodec(Codec):
             indices = torch.from_numpy(unpack_bits(codes[rows], self.bits))
             self._decode_indices(indices, into[rows])
 
-        spread_rows(block, len(codes), DECODE_ROWS)
+        spread_rows(block, len(codes), BLOCK_ROWS)
         return out
 
     def tensors(self) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..reference import Observations, normalise_rows
 from ..threads import spread_rows
-from .base import DECODE_ROWS, Codec, project
+from .base import BLOCK_ROWS, Codec, project
 from .entries import entries_from_arrays, entries_to_arrays
 from .packing import codebooks_for, num_centroids
 
@@ -48,9 +48,11 @@ class PQCodec(Codec):
     Attributes:
         centroids: (M, K, D / M) float32, the values that are stored.
         bits: of an index.
+        rotation: (D, D) float32 of the descriptors before they are encoded, or None.
     """
 
     name = "pq"
+    rotation: np.ndarray | None = None
 
     def __init__(self, arrays: dict[str, np.ndarray], bits: int):
         self._arrays, self.bits = arrays, bits
@@ -99,35 +101,29 @@ class PQCodec(Codec):
         return m, num_centroids(len(observations), bits, cls.name)
 
     def encode(self, descriptors: np.ndarray) -> np.ndarray:
-        return self._encode(descriptors, None)
-
-    def _encode(self, descriptors: np.ndarray, rotation: np.ndarray | None) -> np.ndarray:
-        """Codes of the descriptors, multiplied by ``rotation`` where there is one."""
         codes = np.empty((len(descriptors), self.code_size), np.uint8)
 
         def block(rows: slice) -> None:
             own = np.ascontiguousarray(descriptors[rows], np.float32)
-            codes[rows] = self._pq.compute_codes(
-                own if rotation is None else project(own, rotation)
-            )
+            if self.rotation is not None:
+                own = project(own, self.rotation.T)
+            codes[rows] = self._pq.compute_codes(own)
 
-        spread_rows(block, len(codes), DECODE_ROWS)
+        spread_rows(block, len(codes), BLOCK_ROWS)
         return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        return self._decode(codes, None)
-
-    def _decode(self, codes: np.ndarray, rotation: np.ndarray | None) -> np.ndarray:
-        """Normalised centroids, multiplied by ``rotation`` where there is one."""
         codes = np.ascontiguousarray(codes, np.uint8)
         out = np.empty((len(codes), self.dim), np.float32)
 
         def block(rows: slice) -> None:
             decoded = normalise_rows(self._pq.decode(codes[rows]))
-            # Stored entries make the rotation slightly other than orthogonal: normalised again.
-            out[rows] = decoded if rotation is None else normalise_rows(project(decoded, rotation))
+            if self.rotation is not None:
+                # As stored it is slightly other than orthogonal: normalised again.
+                decoded = normalise_rows(project(decoded, self.rotation))
+            out[rows] = decoded
 
-        spread_rows(block, len(codes), DECODE_ROWS)
+        spread_rows(block, len(codes), BLOCK_ROWS)
         return out
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -189,12 +185,6 @@ class OPQCodec(PQCodec):
         stored = entries_from_arrays("rotation", arrays, 2)
         centroids = train_product(rows @ stored.T, m, k, seed)
         return cls(arrays | entries_to_arrays("centroids", centroids, entries, parts=m), bits)
-
-    def encode(self, descriptors: np.ndarray) -> np.ndarray:
-        return self._encode(descriptors, self.rotation.T)
-
-    def decode(self, codes: np.ndarray) -> np.ndarray:
-        return self._decode(codes, self.rotation)
 
 
 def train_product(rows: np.ndarray, m: int, k: int, seed: int) -> np.ndarray:
