@@ -40,6 +40,11 @@ TABLES = {
     "codebooks": [f"dpqed:{m}" for m in (1, 2, 4, 8, 16, 32)],
     "bits": ["dpqed:4", "dpqed:4:bits=4", "dpqed:2:bits=4"],
     "margin": [f"dpqed:4:margin={v}" for v in (0.2, 0.5, 1.0)],
+    "targets": [
+        f"{spec}:code_targets={v}"
+        for spec in ("none:0", "pq:4", "drqed:2", "drqed:4", "drqed:8")
+        for v in ("mean", "sharpened")
+    ],
     "drqed-bits": [
         f"drqed:4:bits={v}" for v in ("[8,8,8,8]", "[9,9,9,5]", "[10,10,10,2]", "[11,11,10]")
     ],

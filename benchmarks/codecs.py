@@ -4,10 +4,11 @@
     python benchmarks/codecs.py --specs drqed:4 rq:4 pq:2:bits=4
     python benchmarks/codecs.py --queries pseudo           held-out database images
 
-A codec is written ``name:code bytes[:option=value ...]``. One code a point, all points kept,
-mutual nearest neighbours, RANSAC threshold 4 px. Pseudo-queries are one spatially spread fold of
-the database images (``--fold``), whose observations the map then lacks. Each cell is written to
-``--output`` as it is measured; a second run measures only what is missing there.
+A codec is written ``name:code bytes[:option=value ...]``, where ``code_targets=mean`` or
+``sharpened`` is an option of each. One code a point, all points kept, mutual nearest neighbours,
+RANSAC threshold 4 px. Pseudo-queries are one spatially spread fold of the database images
+(``--fold``), whose observations the map then lacks. Each cell is written to ``--output`` as it is
+measured; a second run measures only what is missing there.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import ast
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
 from hloc_dpqed.mapfile import map_info, read_map, write_map
 from hloc_dpqed.reference import Observations, ReferenceMap
 from hloc_dpqed.threads import get_num_threads, set_num_threads
+from hloc_dpqed.training.sharpen import sharpened_descriptors
 
 SPECS = [
     "none:0",
@@ -100,7 +103,12 @@ def run_cell(
 ) -> dict[str, Any]:
     """Fit, encode, write, read and localize with one codec."""
     name, size, options = parse_spec(spec)
+    conf = CompressConf(
+        "all", name, size or 4, "point", seed, code_targets=options.pop("code_targets", None)
+    )
     start, cpu = time.perf_counter(), time.process_time()
+    if conf.sharpens:
+        observations = replace(observations, targets=sharpened_descriptors(observations, seed))
     codec = fit_codec(name, observations, size, seed=seed, **options)
     fit, fit_cpu = time.perf_counter() - start, time.process_time() - cpu
     start = time.perf_counter()
@@ -110,7 +118,6 @@ def run_cell(
     start = time.perf_counter()
     codec.decode(many)
     decode = time.perf_counter() - start
-    conf = CompressConf("all", name, size or 4, "point", seed)
     compressor = Compressor(reference, observations, conf, codec=codec)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "map.dpqed"

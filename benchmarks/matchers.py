@@ -21,7 +21,6 @@ import numpy as np
 from common import RANSAC_PX, SCENES, Scene, bootstrap, load_scene, measure, print_table
 from results import THRESHOLDS, measures_of
 
-from hloc_dpqed.codecs import fit_codec
 from hloc_dpqed.compress import CompressConf, Compressor
 from hloc_dpqed.io.atomic import write_text
 from hloc_dpqed.localization import Localizer
@@ -37,9 +36,8 @@ def run_cells(
 ) -> None:
     """Fit and write the store's map once, then measure each (matcher, symmetric) into its file."""
     codec, code_bytes, granularity = store
-    fitted = fit_codec(codec, scene.observations, code_bytes, seed=args.seed)
     conf = CompressConf("all", codec, code_bytes, granularity, args.seed)
-    compressor = Compressor(scene.reference, scene.observations, conf, codec=fitted)
+    compressor = Compressor(scene.reference, scene.observations, conf)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "map.dpqed"
         write_map(path, compressor.compress(scene.reference.num_points))

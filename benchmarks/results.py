@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from common import SCENES, Measures, Scene, bootstrap, load_scene, measure, print_table
 
-from hloc_dpqed.codecs import fit_codec
 from hloc_dpqed.compress import CompressConf, Compressor
 from hloc_dpqed.io.atomic import write_text
 from hloc_dpqed.mapfile import map_info, read_map, write_map
@@ -31,17 +30,18 @@ THRESHOLDS = {
 
 
 def run_cells(scene: Scene, codec: str, code_bytes: int, seed: int, ransac_seeds: int) -> dict:
-    """Fit once, then measure both granularities through a real map file."""
-    start = time.perf_counter()
-    fitted = fit_codec(codec, scene.observations, code_bytes, seed=seed)
-    fit_seconds = time.perf_counter() - start
+    """Fit and measure both granularities through a real map file."""
     cells = {}
     for granularity in ("point", "observation"):
         conf = CompressConf("all", codec, code_bytes, granularity, seed)
-        compressor = Compressor(scene.reference, scene.observations, conf, codec=fitted)
+        compressor = Compressor(scene.reference, scene.observations, conf)
+        rows = np.arange(scene.reference.num_points)
+        start = time.perf_counter()
+        fitted = compressor.fit(rows)
+        fit_seconds = time.perf_counter() - start
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "map.dpqed"
-            write_map(path, compressor.compress(scene.reference.num_points))
+            write_map(path, compressor.with_points(rows, fitted))
             info = map_info(path)
             measures = measure(read_map(path), scene.queries, ransac_seeds)
         cells[granularity] = {

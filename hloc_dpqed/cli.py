@@ -105,7 +105,7 @@ def _positive(text: str) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     from .codecs import CODECS
-    from .compress import CODEC_TRAIN
+    from .compress import CODE_TARGETS, CODEC_TRAIN
     from .compressed_map import GRANULARITIES
     from .demo import add_arguments as add_demo_arguments
     from .evaluate import DEFAULT_THRESHOLDS
@@ -150,6 +150,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--codec_file", type=Path, metavar="PATH", help="a codec of fit-codec, kept out of the map"
     )
     sub.add_argument("--codec_train", choices=CODEC_TRAIN, default="kept")
+    sub.add_argument(
+        "--code_targets",
+        choices=CODE_TARGETS,
+        help="what a point's code should decode to; sharpened with drqed, else the mean",
+    )
     sub.add_argument("--granularity", choices=GRANULARITIES, default="point")
     sub.add_argument("--global_features", type=Path, metavar="H5")
     sub.add_argument("--seed", type=int, default=0)
@@ -165,6 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", type=Path, required=True, metavar="CODEC.safetensors")
     sub.add_argument("--codec", choices=CODECS, default="drqed")
     sub.add_argument("--code_bytes", type=int, default=4, metavar="B", help="bytes of a code")
+    sub.add_argument("--code_targets", choices=CODE_TARGETS, help="as in compress")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--threads", type=_positive, metavar="N")
     sub.add_argument("--device", default="cpu")

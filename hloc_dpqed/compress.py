@@ -29,9 +29,11 @@ from .reference import Observations, ReferenceMap
 from .selection import ORDERS, SELECTORS, SelectionProblem, select_points, selection_order
 from .threads import check_device, check_seed, set_num_threads
 from .training.checkpoint import fit_folder
+from .training.sharpen import sharpened_descriptors
 
 BUDGET_SCOPES = ("total", "codes")
 CODEC_TRAIN = ("kept", "all")
+CODE_TARGETS = ("mean", "sharpened")
 MAX_TRIALS = 6  # of a number of points, to fill a budget
 MAX_FITS = 3  # of the codec, on the points that a budget holds
 CODEC_BYTES = "codec_budget_bytes"  # the option of codecs that can take any size
@@ -53,6 +55,9 @@ class CompressConf:
         score_levels: levels of the stored detection scores, 0 for none.
         asked: the budget or the recall that was asked for; kept in the map.
         codec_train: fit the codec on the observations of the 'kept' points or of 'all'.
+        code_targets: what a point's code should decode to: the 'mean' of its observations, or that
+            mean 'sharpened' against the other points (``training.sharpen``); None leaves it to the
+            codec. Codes for each observation have no target.
     """
 
     selector: str = "hybrid"
@@ -66,6 +71,15 @@ class CompressConf:
     score_levels: int = SCORE_LEVELS
     asked: dict[str, Any] = field(default_factory=dict)
     codec_train: str = "kept"
+    code_targets: str | None = None
+
+    @property
+    def sharpens(self) -> bool:
+        if self.granularity != "point":
+            return False
+        if self.code_targets is None:
+            return codec_class(self.codec).sharpens
+        return self.code_targets == "sharpened"
 
 
 def main(
@@ -91,6 +105,7 @@ def main(
     codec_options: dict[str, Any] | None = None,
     codec_file: Path | None = None,
     codec_train: str = CompressConf.codec_train,
+    code_targets: str | None = CompressConf.code_targets,
 ) -> Path:
     """Write the compressed map of an hloc model.
 
@@ -112,7 +127,7 @@ def main(
         threads, device, progress: of the work.
         codec_file: a codec that ``fit_codec.main`` fitted, to use as it is. The map then holds its
             hash instead of the codec.
-        codec_train: see ``CompressConf``.
+        codec_train, code_targets: see ``CompressConf``.
 
     Returns:
         ``output``.
@@ -147,6 +162,7 @@ def main(
         codec_options or {},
         asked=asked,
         codec_train=codec_train,
+        code_targets=code_targets,
     )
     check_arguments(conf, budget, budget_scope, num_points, fraction, target_recall)
     check_output(output)
@@ -269,6 +285,10 @@ def check_arguments(
         raise InputError(
             f"--codec_train {conf.codec_train}: expected one of {', '.join(CODEC_TRAIN)}"
         )
+    if conf.code_targets not in (None, *CODE_TARGETS):
+        raise InputError(
+            f"--code_targets {conf.code_targets}: expected one of {', '.join(CODE_TARGETS)}"
+        )
     if conf.granularity not in GRANULARITIES:
         raise InputError(
             f"--granularity {conf.granularity}: expected one of {', '.join(GRANULARITIES)}"
@@ -343,6 +363,7 @@ class Compressor:
             observations,
             conf,
             (lambda: self.fit(np.arange(reference.num_points))) if known else None,
+            progress,
         )
         self.problem = self.kept.problem
         self._encoded: tuple[Codec, np.ndarray, np.ndarray] | None = None
@@ -360,7 +381,7 @@ class Compressor:
         everything = self.conf.codec_train == "all"
         fitted = fit_codec(
             self.conf.codec,
-            self.observations if everything else self.kept.observations_of(rows),
+            self._observations_of(np.arange(self.reference.num_points) if everything else rows),
             self.conf.code_bytes,
             seed=self.conf.seed,
             device=self.device,
@@ -371,6 +392,14 @@ class Compressor:
         if everything:
             self._given = fitted
         return fitted
+
+    def _observations_of(self, rows: np.ndarray) -> Observations:
+        """The observations of the points ``rows``, with what their codes should decode to."""
+        part = self.kept.observations_of(rows)
+        if not self.conf.sharpens:
+            return part
+        sharpened = self.kept.sharpened(self.conf.seed, self.progress)
+        return replace(part, targets=sharpened[rows])
 
     def compress(self, num_points: int) -> CompressedMap:
         """The map with at most ``num_points`` points."""
@@ -412,7 +441,7 @@ class Compressor:
         _, codes, done = self._encoded
         missing = rows[~done[rows]]
         if self.conf.granularity == "point":
-            codes[missing] = codec.encode_points(self.kept.observations_of(missing))
+            codes[missing] = codec.encode_points(self._observations_of(missing))
         else:
             described = self.observations.descriptors[missing].astype(np.float32)
             codes[missing] = codec.encode(described)
@@ -534,6 +563,7 @@ def keep_points(
     observations: Observations,
     conf: CompressConf,
     codec: Callable[[], Codec] | None = None,
+    progress: bool = False,
 ) -> KeptPoints:
     """The selections of ``conf``; ``codec`` is that of ``SelectionProblem``."""
 
@@ -543,6 +573,9 @@ def keep_points(
     def select(problem: SelectionProblem, num_points: int) -> np.ndarray:
         return chosen(problem, conf.selector, num_points, seed=conf.seed, **conf.selector_options)
 
+    if codec is not None and conf.sharpens:  # the selector looks at what will be stored
+        targets = sharpened_descriptors(observations, conf.seed, progress)
+        observations = replace(observations, targets=targets)
     problem = SelectionProblem.from_reference(reference, observations, codec)
     return KeptPoints(problem, reference, select, nested, conf.xyz_pixels, conf.score_levels)
 
@@ -576,6 +609,8 @@ def provenance(conf: CompressConf) -> dict[str, Any]:
     asked: dict[str, Any] = {"asked": conf.asked} if conf.asked else {}
     if conf.codec_train != CompressConf.codec_train:
         asked["codec_train"] = conf.codec_train
+    if conf.code_targets is not None:
+        asked["code_targets"] = conf.code_targets
     return {
         "conf": {
             "selector": conf.selector,

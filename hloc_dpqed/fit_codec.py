@@ -1,6 +1,7 @@
 """Fit one codec on the observations of several maps and store it in a file of its own."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from .logger import logger
 from .reference import Observations
 from .threads import check_device, check_seed, set_num_threads
 from .training.checkpoint import fit_folder
+from .training.sharpen import sharpened_descriptors
 
 
 def main(
@@ -30,6 +32,7 @@ def main(
     device: str = "cpu",
     progress: bool = True,
     codec_options: dict[str, Any] | None = None,
+    code_targets: str | None = None,
 ) -> Path:
     """Write a codec file fitted on one map or several.
 
@@ -38,6 +41,7 @@ def main(
         features: hloc's local feature file of each model, or one for all.
         output: the codec file.
         codec, code_bytes, seed, codec_options: see ``Codec.fit``.
+        code_targets: see ``CompressConf``; each map's points are sharpened among themselves.
         overwrite: replace ``output``; otherwise an existing file is an error.
         threads, device, progress: of the work.
 
@@ -59,7 +63,9 @@ def main(
             f"{len(models)} models and {len(features)} feature files: expected one feature file "
             "for all models or one for each"
         )
-    codec_class(codec)
+    sharpens = codec_class(codec).sharpens
+    if code_targets is not None:
+        sharpens = code_targets == "sharpened"
     check_output(output)
     check_device(device)
     check_seed(seed)
@@ -68,6 +74,10 @@ def main(
         read_observations(read_reference(model), file, progress)
         for model, file in zip(models, files, strict=True)
     ]
+    if sharpens:
+        parts = [
+            replace(part, targets=sharpened_descriptors(part, seed, progress)) for part in parts
+        ]
     with fit_folder(output) as resume:
         fitted = fit_codec(
             codec,
@@ -83,6 +93,7 @@ def main(
             "version": __version__,
             "seed": seed,
             "options": codec_options or {},
+            "code_targets": "sharpened" if sharpens else "mean",
             "observations": [len(part) for part in parts],
         }
         write_bytes(output, codec_to_bytes(fitted, made))
@@ -99,6 +110,7 @@ def join_observations(parts: Sequence[Observations]) -> Observations:
     dims = sorted({part.dim for part in parts})
     if len(dims) != 1:
         raise InputError(f"descriptors of {dims} dimensions: one codec needs one dimension")
+    targets = [part.targets for part in parts if part.targets is not None]
     points = np.cumsum([0, *(part.num_points for part in parts)])
     images = np.cumsum([0, *(int(part.image_index.max(initial=-1)) + 1 for part in parts)])
     return Observations(
@@ -108,4 +120,5 @@ def join_observations(parts: Sequence[Observations]) -> Observations:
         np.concatenate([p.point_index + np.int32(n) for p, n in zip(parts, points, strict=False)]),
         np.concatenate([p.image_index + np.int32(n) for p, n in zip(parts, images, strict=False)]),
         int(points[-1]),
+        np.concatenate(targets) if len(targets) == len(parts) else None,
     )

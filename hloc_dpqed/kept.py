@@ -15,6 +15,7 @@ from .compressed_map import CompressedMap
 from .mapfile import canonical_map, to_bytes
 from .reference import Observations, ReferenceMap, mean_scores
 from .selection import SelectionProblem
+from .training.sharpen import sharpened_descriptors
 
 OTHER_BYTES = 6  # of a point beside its code, about: coordinates, tracks, score
 GRID = 4  # sizes are measured at the number of all points divided by its powers
@@ -48,6 +49,7 @@ class KeptPoints:
         self.xyz_pixels, self.score_levels = xyz_pixels, score_levels
         self.scores = mean_scores(self.observations)
         self._rows: dict[int, np.ndarray] = {}
+        self._sharpened: dict[int, np.ndarray] = {}
         self._costs: dict[tuple[int, float, int], tuple[int, int]] = {}
         total = reference.num_points
         self._grid = sorted({max(1, total // GRID**k) for k in range(total.bit_length())})
@@ -75,8 +77,21 @@ class KeptPoints:
 
     def observations_of(self, rows: np.ndarray) -> Observations:
         """The observations of the points ``rows``, as those of a map of these points alone."""
+        if len(rows) == self.observations.num_points:
+            return self.observations
         visibility, kept = self.reference.visibility.keep_points(rows)
         return self.observations.subset(kept, visibility.indices, len(rows))
+
+    def sharpened(self, seed: int, progress: bool = False) -> np.ndarray:
+        """``sharpened_descriptors`` of all points: (P, D) float16.
+
+        Dropped points take part: the queries see them too.
+        """
+        if self.observations.targets is not None:
+            return self.observations.targets
+        if seed not in self._sharpened:
+            self._sharpened[seed] = sharpened_descriptors(self.observations, seed, progress)
+        return self._sharpened[seed]
 
     def cost(self, num_points: int) -> tuple[int, int]:
         """Bytes of the file without codes and codec (nearly), and the number of observations."""

@@ -59,6 +59,8 @@ class Observations:
         point_index: (N,) int32 point row of each observation.
         image_index: (N,) int32 image row of each observation.
         num_points: P.
+        targets: (P, D) float16, L2-normalised: what the code of each point should decode to
+            (``training.sharpen``); None stands for the mean of its observations.
     """
 
     descriptors: np.ndarray
@@ -67,6 +69,7 @@ class Observations:
     point_index: np.ndarray
     image_index: np.ndarray
     num_points: int
+    targets: np.ndarray | None = None
 
     @property
     def dim(self) -> int:
@@ -76,7 +79,10 @@ class Observations:
         return len(self.descriptors)
 
     def subset(self, observations: np.ndarray, point_index: np.ndarray, num_points: int):
-        """The given observations, with new point rows (``Visibility.keep_points`` gives both)."""
+        """The given observations, with new point rows (``Visibility.keep_points`` gives both).
+
+        Without targets, as it does not know the old rows.
+        """
         return Observations(
             self.descriptors[observations],
             self.scores[observations],
@@ -106,6 +112,13 @@ def mean_descriptors(observations: Observations) -> np.ndarray:
         # A point may span two chunks, but within one chunk it appears once in `firsts`.
         total[points[firsts]] += sums
     return normalise_rows(total)
+
+
+def target_descriptors(observations: Observations) -> np.ndarray:
+    """What the code of each point should decode to: (P, D) float32, ``targets`` or the mean."""
+    if observations.targets is None:
+        return mean_descriptors(observations)
+    return observations.targets.astype(np.float32)
 
 
 def mean_scores(observations: Observations) -> np.ndarray:

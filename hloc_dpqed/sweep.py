@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from . import __version__
 from .checkpoint import run_key
-from .codecs import CODECS, codec_class, fit_codec
+from .codecs import CODECS, codec_class
 from .compress import CompressConf, Compressor
 from .compressed_map import GRANULARITIES
 from .errors import InputError
@@ -186,15 +186,12 @@ def main(
         for (codec, size, seed), group in itertools.groupby(missing, key=_codec_of):
             options = codec_options.get(codec, {})
             bar.set_postfix_str(f"fitting {codec} {size} B")
-            fitted = fit_codec(
-                codec, observations, size, seed=seed, device=device, resume=resume, **options
-            )
             # One codec for all selections: fitted on every point.
             first = CompressConf(
                 "all", codec, size, granularity, seed, {}, options, codec_train="all"
             )
             compressor = Compressor(
-                reference, observations, first, device=device, codec=fitted, features=kind
+                reference, observations, first, device=device, features=kind, resume=resume
             )
             # What a selector chose with its eye on a codec is for that codec alone.
             selected = {key: rows for key, rows in selected.items() if key[0] not in SEE_CODEC}

@@ -252,3 +252,41 @@ def test_an_interrupted_fit_continues(scene, tmp_path, trials):
     assert seen["last_status"] == 0 and seen["last_is_new"] and not seen["part_is_left"]
     if trials >= 50:
         assert seen["continued"] > 0
+
+
+def test_codes_do_not_depend_on_what_was_compressed_before(reference, observations):
+    """Targets are sharpened among all points of the map, once."""
+    conf = CompressConf("kcover", "drqed", 2, codec_options={"steps": 3}, codec_train="all")
+    grown = Compressor(reference, observations, conf)
+    grown.compress(20)
+    fresh = Compressor(reference, observations, conf)
+    assert grown.to_bytes(grown.compress(100)) == fresh.to_bytes(fresh.compress(100))
+
+
+@pytest.mark.parametrize(
+    "codec, granularity, given, sharpens",
+    [
+        ("drqed", "point", None, True),
+        ("drqed", "observation", None, False),
+        ("drqed", "point", "mean", False),
+        ("pq", "point", None, False),
+        ("pq", "point", "sharpened", True),
+        ("pq", "observation", "sharpened", False),
+    ],
+)
+def test_what_codes_aim_at(reference, observations, codec, granularity, given, sharpens):
+    conf = CompressConf("all", codec, 2, granularity, code_targets=given)
+    assert conf.sharpens == sharpens
+    if codec == "pq":
+        compressor = Compressor(reference, observations, conf)
+        compressed = compressor.compress(reference.num_points)
+        assert bool(compressor.kept._sharpened) == sharpens
+        assert compressed.metadata["conf"].get("code_targets") == given
+
+
+def test_unknown_targets_are_refused(scene, tmp_path):
+    with pytest.raises(InputError, match="--code_targets median: expected one of mean, sharpened"):
+        compress.main(
+            scene.sfm, scene.features, tmp_path / "m.dpqed", code_targets="median", progress=False
+        )
+    assert not list(tmp_path.iterdir())

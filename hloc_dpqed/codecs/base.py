@@ -6,7 +6,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 
-from ..reference import Observations, mean_descriptors
+from ..reference import Observations, target_descriptors
 from ..threads import spread_rows
 
 C = TypeVar("C", bound="Codec")
@@ -39,10 +39,12 @@ class Codec(ABC):
         dim: D, the dimension of the descriptors.
         code_size: bytes of one code.
         trains: whether ``fit`` takes a ``checkpoint`` to continue from.
+        sharpens: whether a map's points get sharpened targets with it unless told otherwise.
     """
 
     name: ClassVar[str]
     trains: ClassVar[bool] = False
+    sharpens: ClassVar[bool] = False
     dim: int
     code_size: int
 
@@ -83,8 +85,11 @@ class Codec(ABC):
     def encode_points(self, observations: Observations) -> np.ndarray:
         """One code for each point: (P, code_size) uint8.
 
-        By default the code of the normalised mean of the point's observations.
+        By default the code of the point's target, which is the normalised mean of its observations
+        where they come with no other.
         """
+        if observations.targets is not None:
+            return self.encode(observations.targets)
         order = np.argsort(observations.point_index, kind="stable")
         points = observations.point_index[order]
         parts = [np.zeros((0, self.code_size), np.uint8)]
@@ -92,7 +97,7 @@ class Codec(ABC):
             last = min(first + ENCODE_POINTS, observations.num_points)
             begin, end = np.searchsorted(points, [first, last])
             part = observations.subset(order[begin:end], points[begin:end] - first, last - first)
-            parts.append(self.encode(mean_descriptors(part)))
+            parts.append(self.encode(target_descriptors(part)))
         return np.concatenate(parts)
 
     @abstractmethod

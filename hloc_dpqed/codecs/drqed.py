@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from ..reference import Observations, mean_descriptors
+from ..reference import Observations, target_descriptors
 from ..threads import spread_rows
 from ..training.batches import Tracks
 from ..training.beam import beam_search, orthogonal_codebooks
@@ -48,6 +48,7 @@ class DRQEDCodec(Codec):
 
     name = "drqed"
     trains = True
+    sharpens = True
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class DRQEDCodec(Codec):
         """Train the codec on the map's tracks.
 
         Each batch holds distinct points. The anchor is a random observation of the point, the keys
-        are the decoded codes of all points of the batch; the codes of the points' means are found
+        are the decoded codes of all points of the batch; the codes of the points' targets are found
         anew by beam search every ``refresh`` steps, for the points of the next batches only, so
         that the time to fit does not grow with the map.
 
@@ -119,9 +120,9 @@ class DRQEDCodec(Codec):
                 of each index; by default what ``plan_codebooks`` makes of the budget.
             temperature: of the softmax over cosine similarities.
             both_ways: ask each key for its anchor too, as mutual nearest neighbours do.
-            reconstruction_weight: of the squared error to the point's mean; by default a quarter
-                of ``code_bytes``: the longer the code, the more faithful it can be, which keeps
-                precision.
+            reconstruction_weight: of the squared error to the point's target; by default an
+                eighth of the square of ``code_bytes``: the longer the code, the more faithful it
+                can be, which keeps precision.
             neighbours: share of the batches drawn from an image and those that share points with
                 it, where the hard negatives are; the others are drawn from the whole map.
             steps, batch, learning_rate: of Adam, with cosine decay.
@@ -134,15 +135,15 @@ class DRQEDCodec(Codec):
         if len(observations) == 0:
             raise InputError("the map has no observation to fit a codec on")
         if reconstruction_weight is None:
-            reconstruction_weight = code_bytes / 4
-        means = mean_descriptors(observations)
+            reconstruction_weight = code_bytes**2 / 8
+        aims = target_descriptors(observations)
         tracks = Tracks.from_observations(observations)
         rng = np.random.default_rng(seed)
         torch.manual_seed(seed)
         rows = tracks.points
         if len(rows) > 65_536:
             rows = np.sort(rng.choice(rows, 65_536, replace=False))
-        rows = means[rows]
+        rows = aims[rows]
         plan = plan_codebooks(
             rows,
             code_bytes,
@@ -155,8 +156,8 @@ class DRQEDCodec(Codec):
         num_centroids(len(rows), max(plan.bits), cls.name)  # warns where there are fewer
         sizes = [len(book) for book in plan.books]
         module = _Module(plan.books, plan.basis, plan.hidden).to(device)
-        targets = torch.from_numpy(means).to(device)
-        codes = torch.zeros(len(means), len(sizes), dtype=torch.int64, device=device)
+        targets = torch.from_numpy(aims).to(device)
+        codes = torch.zeros(len(aims), len(sizes), dtype=torch.int64, device=device)
         drawn: list[np.ndarray] = []
 
         def batch_loss(step: int) -> torch.Tensor:
@@ -230,16 +231,16 @@ class DRQEDCodec(Codec):
         return np.concatenate(parts)
 
     def encode_points(self, observations: Observations) -> np.ndarray:
-        """The code of each point's mean; with ``reencode`` one that its observations choose.
+        """The code of each point's target; with ``reencode`` one that its observations choose.
 
         See ``training.reencode.best_candidates``.
         """
         if not self.reencode or observations.num_points == 0:
             return super().encode_points(observations)
-        means = mean_descriptors(observations)
+        targets = target_descriptors(observations)
         indices = best_candidates(
             observations,
-            lambda rows: self._candidates(means[rows], _CANDIDATES),
+            lambda rows: self._candidates(targets[rows], _CANDIDATES),
             lambda codes: self._decode_indices(torch.from_numpy(codes)),
         )
         return pack_bits(indices, self.bits)

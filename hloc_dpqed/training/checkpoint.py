@@ -99,6 +99,7 @@ def fit_key(codec: str, observations: Observations, code_bytes: int, options: An
         observations.descriptors,
         observations.point_index,
         observations.image_index,
+        *(() if observations.targets is None else (observations.targets,)),
     ):
         digest.update(f"{values.dtype.str} {values.shape}\n".encode())
         digest.update(np.ascontiguousarray(values).data)

@@ -1,0 +1,86 @@
+"""What the code of a point should decode to: its mean descriptor, moved away from other points.
+
+Ours. A point's mean is only near its own observations; of points that look alike a mutual nearest
+neighbour then confuses some. The descent here minimises the contrastive loss between the map's
+observations and one free descriptor for each point, held to the mean. No quantizer takes part, and
+the queries' descriptors stay as they are.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from ..reference import Observations, mean_descriptors
+from ..threads import single_threaded
+from .batches import Tracks
+
+TEMPERATURE = 0.03  # of the softmax, as drqed trains
+PULL = 4.0  # weight of the squared distance to the mean: at 2 precision falls
+RATE = 0.01  # of the first step, with cosine decay to zero
+BATCH = 1024
+VISITS = 30  # of each point, on average
+STEPS = 4096  # at most, but for LEAST_VISITS
+LEAST_VISITS = 8
+
+
+def sharpened_descriptors(
+    observations: Observations, seed: int = 0, progress: bool = False
+) -> np.ndarray:
+    """One descriptor for each point, apart from those that it is confused with.
+
+    Each step takes points that are seen together (``Tracks.draw_neighbours``), a random
+    observation a of each, and moves the points' descriptors k down the gradient of
+
+        sum over both directions of -log softmax(a k' / t) + w |k - mean|^2
+
+    on the unit sphere. Points that nothing is confused with have no gradient and stay.
+
+    Args:
+        observations: (N, D) descriptors, L2-normalised.
+        seed: of the batches.
+        progress: show a progress bar.
+
+    Returns:
+        (P, D) float16, L2-normalised; a point without observations has a zero row.
+    """
+    means = torch.from_numpy(mean_descriptors(observations))
+    sharp = means.clone()
+    if len(observations):
+        tracks = Tracks.from_observations(observations)
+        each = len(tracks.points) / BATCH
+        steps = math.ceil(max(min(VISITS * each, STEPS), LEAST_VISITS * each))
+        # On one thread: sums in another order would end in other bytes.
+        with single_threaded():
+            for step in tqdm(range(steps), desc="sharpen", disable=not progress):
+                rng = np.random.default_rng((seed, step, 2))
+                drawn = tracks.draw_neighbours(rng, BATCH)
+                rows = torch.from_numpy(tracks.points[drawn])
+                seen = observations.descriptors[tracks.draw_observation(rng, drawn)]
+                keys = sharp[rows]
+                gradient = contrastive_gradient(
+                    torch.from_numpy(seen).float(), keys, TEMPERATURE
+                ) + 2 * PULL * (keys - means[rows])
+                gradient -= (gradient * keys).sum(1, keepdim=True) * keys
+                rate = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+                sharp[rows] = F.normalize(keys - rate * gradient, dim=1)
+    return sharp.numpy().astype(np.float16)
+
+
+def contrastive_gradient(
+    anchors: torch.Tensor, keys: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Gradient in the keys of the sum over rows of ``losses.contrastive_loss`` in both directions.
+
+    Written out, as autograd takes several times as long. Row i of the anchors belongs to row i of
+    the keys, and both are (B, D).
+
+    Returns:
+        (B, D).
+    """
+    logits = anchors @ keys.T / temperature
+    weights = logits.softmax(1) + logits.softmax(0)
+    weights.diagonal().sub_(2)
+    return weights.T @ anchors / temperature
