@@ -63,7 +63,7 @@ def start_plans(family: str, dim: int, num_points: int, budget: int) -> list[Pla
     ours = candidate_plans(dim, num_points, budget, "total")
     if family == "ours":
         return ours
-    like = replace(ours[0], codec_part=0.0, options={})
+    like = replace(ours[0], codec_part=0.0, options={})  # codes of the mean
     if family == "sign":
         return [replace(like, codec="sign", code_bytes=dim // 8)]
     if family == "pca":
@@ -77,7 +77,7 @@ def start_plans(family: str, dim: int, num_points: int, budget: int) -> list[Pla
 
 def neighbours(plan: Plan) -> list[Plan]:
     """One step in the code size, in the bits of an index or in the entries."""
-    if plan.codec in ("drqed", "sign"):
+    if plan.codec in ("drqed", "sign") or plan.code_targets:  # ours, and the peer without choices
         return neighbour_plans(plan)
     near = []
     k = PEER_SIZES.index(plan.code_bytes)

@@ -34,11 +34,12 @@ from .reference import Observations, ReferenceMap
 
 CODE_SIZES = (2, 3, 4, 6, 8)
 CODEC_PARTS = (0.1, 0.2, 0.3, 0.45, 0.6)  # of the file, for codebooks and decoder
+PCA_SIZES = (8, 12, 16, 24, 32)  # bytes of a code of ``pca``, two dimensions each
 START_SIZES, START_PART = (2, 4, 8), 0.3  # where the search begins; two of these sizes
 # Where not every point fits, coarser coordinates pay for more points. Mutual nearest neighbours,
 # with which plans are measured, do not look at scores.
 FRUGAL_PIXELS, FRUGAL_LEVELS = 0.5, 0
-MAX_PLANS = 10  # that are fitted for one budget
+MAX_PLANS = 12  # that are fitted for one budget
 TRIAL_STEPS = 150  # of a trial's training: enough to tell plans apart
 PLAN_SLACK = 0.01  # of the budget, that filling it for a trial may leave
 
@@ -53,6 +54,7 @@ class Plan:
         options: of the codec.
         codec_part: share of the budget for the codec, where it can take any size; 0 elsewhere.
         xyz_pixels, score_levels: as in ``CompressConf``.
+        code_targets: as in ``CompressConf``, unless the user says what they are.
     """
 
     codec: str
@@ -61,6 +63,7 @@ class Plan:
     codec_part: float = 0.0
     xyz_pixels: float = XYZ_PIXELS
     score_levels: int = SCORE_LEVELS
+    code_targets: str | None = None
 
     def __str__(self) -> str:
         options = "".join(f" {key}={value}" for key, value in self.options.items())
@@ -78,6 +81,7 @@ class Plan:
             codec_options={**part, **self.options, **base.codec_options},
             xyz_pixels=self.xyz_pixels,
             score_levels=self.score_levels,
+            code_targets=base.code_targets or self.code_targets,
         )
 
 
@@ -300,25 +304,28 @@ def plan_compression(
 def candidate_plans(dim: int, num_points: int, budget: int, scope: str) -> list[Plan]:
     """Plans to begin with, for ``num_points`` points and descriptors of ``dim`` dimensions.
 
-    The differentiable residual codec with a part of the budget for itself; and one bit for each
-    dimension, which needs no codec. Where a budget holds all points with the largest code, there
-    is nothing to save.
+    The differentiable residual codec with a part of the budget for itself; one bit for each
+    dimension, which needs no codec; and four bits for each principal component, for maps so small
+    that codebooks do not pay. Where a budget holds all points with the largest code, there is
+    nothing to save.
 
     Args:
         budget: bytes, counted as ``scope`` says: the whole file, or the codes alone.
     """
     if scope == "codes":
         return [Plan("drqed", size) for size in (2, 4, 8) if size <= budget]
-    signs = [Plan("sign", dim // 8)] if dim % 8 == 0 else []
+    simple = [Plan("sign", dim // 8, code_targets="sharpened")] if dim % 8 == 0 else []
     largest = CODE_SIZES[-1]
     if num_points * (largest + 8) <= 0.5 * budget:
-        return [Plan("drqed", largest, codec_part=0.45), *signs]
+        return [Plan("drqed", largest, codec_part=0.45), *simple]
     frugal: dict[str, Any] = {"xyz_pixels": FRUGAL_PIXELS, "score_levels": FRUGAL_LEVELS}
     sizes = START_SIZES[:2]
     if num_points * (sizes[1] + OTHER_BYTES) <= (1 - START_PART) * budget:  # all fit
         sizes = START_SIZES[1:]
     plans = [Plan("drqed", size, codec_part=START_PART, **frugal) for size in sizes]
-    return plans + [replace(plan, **frugal) for plan in signs]
+    if dim >= 32:
+        simple.append(Plan("pca", 16, {"bits": 4}, code_targets="sharpened"))
+    return plans + [replace(plan, **frugal) for plan in simple]
 
 
 def neighbour_plans(plan: Plan) -> list[Plan]:
@@ -330,6 +337,9 @@ def neighbour_plans(plan: Plan) -> list[Plan]:
     if plan.codec == "drqed" and plan.codec_part and plan.code_bytes in CODE_SIZES:
         k = CODE_SIZES.index(plan.code_bytes)
         near += [replace(plan, code_bytes=CODE_SIZES[j]) for j in (k - 1, k + 1) if 0 <= j < 5]
+    if plan.codec == "pca" and plan.code_bytes in PCA_SIZES:
+        k = PCA_SIZES.index(plan.code_bytes)
+        near += [replace(plan, code_bytes=PCA_SIZES[j]) for j in (k - 1, k + 1) if 0 <= j < 5]
     if plan.xyz_pixels == FRUGAL_PIXELS:
         near.append(replace(plan, xyz_pixels=XYZ_PIXELS, score_levels=SCORE_LEVELS))
     else:

@@ -137,8 +137,11 @@ def test_scene_extent_is_the_diagonal_of_the_centres():
 
 def test_candidate_plans_respect_the_budget():
     plans = candidate_plans(256, 12_553, 250_000, "total")
-    assert {p.codec for p in plans} == {"drqed", "sign"}
+    assert {p.codec for p in plans} == {"drqed", "sign", "pca"}
     base = CompressConf()
+    assert all(p.conf(base, 250_000).sharpens for p in plans)
+    asked = CompressConf(code_targets="mean")
+    assert not any(p.conf(asked, 250_000).sharpens for p in plans)
     for plan in plans:
         near = neighbour_plans(plan)
         assert plan not in near and len(set(map(str, near))) == len(near)
@@ -155,4 +158,4 @@ def test_compress_plans_within_the_budget(scene, tmp_path):
     output = tmp_path / "map.dpqed"
     compress.main(scene.sfm, scene.features, output, budget="20KB", progress=False)
     info = map_info(output)
-    assert output.stat().st_size <= 20_000 and info["codec"] in ("drqed", "sign")
+    assert output.stat().st_size <= 20_000 and info["codec"] in ("drqed", "sign", "pca")
