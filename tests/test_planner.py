@@ -13,7 +13,15 @@ from hloc_dpqed.io.features import FeatureFile
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.mapfile import map_info
 from hloc_dpqed.measures import PosedQuery
-from hloc_dpqed.planner import Plan, Trials, candidate_plans, neighbour_plans
+from hloc_dpqed.planner import (
+    LEVEL,
+    Outcome,
+    Plan,
+    Trials,
+    best_first,
+    candidate_plans,
+    neighbour_plans,
+)
 from hloc_dpqed.pseudo_queries import (
     RANSAC_SEEDS,
     expected_error,
@@ -133,6 +141,16 @@ def test_scene_extent_is_the_diagonal_of_the_centres():
     poses = np.tile(np.eye(3, 4), (2, 1, 1))
     poses[1, :, 3] = (-3, -4, 0)
     assert scene_extent(poses) == pytest.approx(5)
+
+
+def test_of_plans_with_level_scores_the_one_with_most_points_is_best():
+    def made(score: float, points: int) -> Outcome:
+        return Outcome(Plan("sign", points), points, score, np.zeros((1, 1, 2)), 1)
+
+    few, many, worse = made(-8.0, 100), made(-8.0 + 0.9 * LEVEL, 200), made(-7.9, 300)
+    assert best_first([worse, many, few]) == [many, few, worse]
+    assert best_first([made(-8.0, 200), many])[0].score == -8.0
+    assert best_first([worse]) == [worse]
 
 
 def test_candidate_plans_respect_the_budget():
