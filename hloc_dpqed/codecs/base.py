@@ -11,7 +11,7 @@ from ..threads import spread_rows
 
 C = TypeVar("C", bound="Codec")
 
-ENCODE_POINTS = 1 << 14  # whose mean descriptors are in memory at a time
+ENCODE_POINTS = 1 << 14  # at a time: what encoding needs for each would add up
 BLOCK_ROWS = 2048  # encoded or decoded at once: what they pass through stays in the cache
 
 
@@ -88,11 +88,13 @@ class Codec(ABC):
         By default the code of the point's target, which is the normalised mean of its observations
         where they come with no other.
         """
+        parts = [np.zeros((0, self.code_size), np.uint8)]
         if observations.targets is not None:
-            return self.encode(observations.targets)
+            for first in range(0, observations.num_points, ENCODE_POINTS):
+                parts.append(self.encode(observations.targets[first : first + ENCODE_POINTS]))
+            return np.concatenate(parts)
         order = np.argsort(observations.point_index, kind="stable")
         points = observations.point_index[order]
-        parts = [np.zeros((0, self.code_size), np.uint8)]
         for first in range(0, observations.num_points, ENCODE_POINTS):
             last = min(first + ENCODE_POINTS, observations.num_points)
             begin, end = np.searchsorted(points, [first, last])
