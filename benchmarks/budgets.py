@@ -33,6 +33,7 @@ from hloc_dpqed.planner import (
     Outcome,
     Plan,
     Trials,
+    adjacent,
     candidate_plans,
     neighbour_plans,
 )
@@ -75,20 +76,16 @@ def start_plans(family: str, dim: int, num_points: int, budget: int) -> list[Pla
     return plans
 
 
-def neighbours(plan: Plan) -> list[Plan]:
+def neighbour_peers(plan: Plan) -> list[Plan]:
     """One step in the code size, in the bits of an index or in the entries."""
-    if plan.codec in ("drqed", "sign") or plan.code_targets:  # ours, and the peer without choices
+    if plan.codec == "sign":  # nothing to choose but the precision
         return neighbour_plans(plan)
-    near = []
-    k = PEER_SIZES.index(plan.code_bytes)
-    near += [replace(plan, code_bytes=PEER_SIZES[j]) for j in (k + 1, k - 1) if 0 <= j < 4]
-    if "entries" in plan.options:
-        k = ENTRIES.index(plan.options["entries"])
-        for j in (k - 1, k + 1):
-            if 0 <= j < len(ENTRIES):
-                near.append(replace(plan, options={**plan.options, "entries": ENTRIES[j]}))
-    near.append(replace(plan, options={**plan.options, "bits": 12 - plan.options["bits"]}))
-    return near
+    near = [
+        replace(plan, code_bytes=size) for size in reversed(adjacent(PEER_SIZES, plan.code_bytes))
+    ]
+    options = [{"entries": e} for e in adjacent(ENTRIES, plan.options.get("entries"))]
+    options.append({"bits": 12 - plan.options["bits"]})
+    return near + [replace(plan, options={**plan.options, **option}) for option in options]
 
 
 def base_conf(family: str, seed: int) -> CompressConf:
@@ -160,8 +157,9 @@ class Bench:
         if not path.is_file():
             scene = self.scene
             start = start_plans(family, scene.observations.dim, scene.reference.num_points, budget)
+            near = neighbour_plans if family == "ours" else neighbour_peers
             try:
-                outcomes = self.trials(family).search(start, neighbours, budget, "total", self.most)
+                outcomes = self.trials(family).search(start, near, budget, "total", self.most)
                 found = [
                     {"plan": asdict(o.plan), "score": o.score, "num_points": o.num_points}
                     for o in outcomes

@@ -19,7 +19,7 @@ from synthetic_city import scaled_city
 
 from hloc_dpqed.codecs import fit_codec
 from hloc_dpqed.threads import set_num_threads
-from hloc_dpqed.training.sharpen import sharpened_descriptors
+from hloc_dpqed.training.sharpen import with_sharpened_targets
 
 CHUNK = 1 << 16
 
@@ -52,8 +52,7 @@ def main() -> None:
         rows.append([name, f"{wall:.0f}", f"{cpu:.0f}", f"{peak:.2f}"])
         return made
 
-    targets = stage("sharpen", lambda: sharpened_descriptors(observations, progress=True))
-    aimed = replace(observations, targets=targets)
+    aimed = stage("sharpen", lambda: with_sharpened_targets(observations, progress=True))
     codec = stage("fit", lambda: fit_codec(args.codec, aimed, args.code_bytes, progress=True))
     stage("encode", lambda: codec.encode_points(aimed))
     print(f"{observations.num_points} points, {len(observations)} observations, {real.dim} dims")

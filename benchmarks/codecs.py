@@ -16,7 +16,6 @@ import ast
 import json
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
 from hloc_dpqed.mapfile import map_info, read_map, write_map
 from hloc_dpqed.reference import Observations, ReferenceMap
 from hloc_dpqed.threads import get_num_threads, set_num_threads
-from hloc_dpqed.training.sharpen import sharpened_descriptors
+from hloc_dpqed.training.sharpen import with_sharpened_targets
 
 SPECS = [
     "none:0",
@@ -108,7 +107,7 @@ def run_cell(
     )
     start, cpu = time.perf_counter(), time.process_time()
     if conf.sharpens:
-        observations = replace(observations, targets=sharpened_descriptors(observations, seed))
+        observations = with_sharpened_targets(observations, seed)
     codec = fit_codec(name, observations, size, seed=seed, **options)
     fit, fit_cpu = time.perf_counter() - start, time.process_time() - cpu
     start = time.perf_counter()

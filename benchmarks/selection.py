@@ -17,14 +17,12 @@ import resource
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from common import SCENES, Measures, PosedQuery, bootstrap, load_scene, measure, print_table
 
-from hloc_dpqed.codecs import Codec, fit_codec
-from hloc_dpqed.compress import CompressConf
+from hloc_dpqed.codecs import Codec, fit_codec, sharpens
 from hloc_dpqed.compressed_map import CompressedMap
 from hloc_dpqed.holdout import hold_out, spread_folds
 from hloc_dpqed.io.atomic import write_text
@@ -35,7 +33,7 @@ from hloc_dpqed.selection import select_points
 from hloc_dpqed.selection.base import SelectionProblem
 from hloc_dpqed.selection.kcover import cover_size
 from hloc_dpqed.threads import set_num_threads
-from hloc_dpqed.training.sharpen import sharpened_descriptors
+from hloc_dpqed.training.sharpen import with_sharpened_targets
 
 METHODS = ["random", "track_length", "kcover", "probcover", "ilp", "qp", "triplet", "hybrid"]
 DRAWS = {"random", "triplet"}
@@ -53,9 +51,8 @@ class Part:
     def __init__(self, reference: ReferenceMap, observations: Observations, queries, codec: str):
         self.reference, self.observations = reference, observations
         self.queries: list[PosedQuery] = queries
-        if CompressConf(codec=codec).sharpens:
-            targets = sharpened_descriptors(observations)
-            observations = replace(observations, targets=targets)
+        if sharpens(codec):
+            observations = with_sharpened_targets(observations)
         self.codec: Codec = fit_codec(codec, observations, 4)
         self.codes = self.codec.encode_points(observations)
         self.problem = SelectionProblem.from_reference(reference, observations, lambda: self.codec)

@@ -104,8 +104,8 @@ def _positive(text: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    from .codecs import CODECS
-    from .compress import CODE_TARGETS, CODEC_TRAIN
+    from .codecs import CODE_TARGETS, CODECS
+    from .compress import CODEC_TRAIN
     from .compressed_map import GRANULARITIES
     from .demo import add_arguments as add_demo_arguments
     from .evaluate import DEFAULT_THRESHOLDS

@@ -14,7 +14,7 @@ import pycolmap
 import torch
 
 from . import __version__
-from .codecs import Codec, codec_class, fit_codec
+from .codecs import Codec, fit_codec, sharpens
 from .codecs.file import codec_hash, read_codec
 from .compressed_map import GRANULARITIES, CompressedMap, GlobalDescriptors
 from .errors import InputError
@@ -29,11 +29,10 @@ from .reference import Observations, ReferenceMap
 from .selection import ORDERS, SELECTORS, SelectionProblem, select_points, selection_order
 from .threads import check_device, check_seed, set_num_threads
 from .training.checkpoint import fit_folder
-from .training.sharpen import sharpened_descriptors
+from .training.sharpen import with_sharpened_targets
 
 BUDGET_SCOPES = ("total", "codes")
 CODEC_TRAIN = ("kept", "all")
-CODE_TARGETS = ("mean", "sharpened")
 MAX_TRIALS = 6  # of a number of points, to fill a budget
 MAX_FITS = 3  # of the codec, on the points that a budget holds
 CODEC_BYTES = "codec_budget_bytes"  # the option of codecs that can take any size
@@ -75,11 +74,8 @@ class CompressConf:
 
     @property
     def sharpens(self) -> bool:
-        if self.granularity != "point":
-            return False
-        if self.code_targets is None:
-            return codec_class(self.codec).sharpens
-        return self.code_targets == "sharpened"
+        """Whether the codes aim at sharpened targets."""
+        return self.granularity == "point" and sharpens(self.codec, self.code_targets)
 
 
 def main(
@@ -276,7 +272,7 @@ def check_arguments(
     Raises:
         InputError: in one line, which argument and what was expected.
     """
-    codec_class(conf.codec)
+    sharpens(conf.codec, conf.code_targets)
     if conf.selector not in SELECTORS:
         raise InputError(
             f"--selector {conf.selector}: unknown, expected one of {', '.join(SELECTORS)}"
@@ -284,10 +280,6 @@ def check_arguments(
     if conf.codec_train not in CODEC_TRAIN:
         raise InputError(
             f"--codec_train {conf.codec_train}: expected one of {', '.join(CODEC_TRAIN)}"
-        )
-    if conf.code_targets not in (None, *CODE_TARGETS):
-        raise InputError(
-            f"--code_targets {conf.code_targets}: expected one of {', '.join(CODE_TARGETS)}"
         )
     if conf.granularity not in GRANULARITIES:
         raise InputError(
@@ -574,8 +566,7 @@ def keep_points(
         return chosen(problem, conf.selector, num_points, seed=conf.seed, **conf.selector_options)
 
     if codec is not None and conf.sharpens:  # the selector looks at what will be stored
-        targets = sharpened_descriptors(observations, conf.seed, progress)
-        observations = replace(observations, targets=targets)
+        observations = with_sharpened_targets(observations, conf.seed, progress)
     problem = SelectionProblem.from_reference(reference, observations, codec)
     return KeptPoints(problem, reference, select, nested, conf.xyz_pixels, conf.score_levels)
 

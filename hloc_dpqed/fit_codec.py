@@ -1,14 +1,13 @@
 """Fit one codec on the observations of several maps and store it in a file of its own."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import __version__
-from .codecs import codec_class, fit_codec
+from .codecs import fit_codec, sharpens
 from .codecs.file import codec_hash, codec_to_bytes
 from .errors import InputError
 from .io.atomic import check_output, write_bytes
@@ -17,7 +16,7 @@ from .logger import logger
 from .reference import Observations
 from .threads import check_device, check_seed, set_num_threads
 from .training.checkpoint import fit_folder
-from .training.sharpen import sharpened_descriptors
+from .training.sharpen import with_sharpened_targets
 
 
 def main(
@@ -63,9 +62,7 @@ def main(
             f"{len(models)} models and {len(features)} feature files: expected one feature file "
             "for all models or one for each"
         )
-    sharpens = codec_class(codec).sharpens
-    if code_targets is not None:
-        sharpens = code_targets == "sharpened"
+    sharpened = sharpens(codec, code_targets)
     check_output(output)
     check_device(device)
     check_seed(seed)
@@ -74,10 +71,8 @@ def main(
         read_observations(read_reference(model), file, progress)
         for model, file in zip(models, files, strict=True)
     ]
-    if sharpens:
-        parts = [
-            replace(part, targets=sharpened_descriptors(part, seed, progress)) for part in parts
-        ]
+    if sharpened:
+        parts = [with_sharpened_targets(part, seed, progress) for part in parts]
     with fit_folder(output) as resume:
         fitted = fit_codec(
             codec,
@@ -93,7 +88,7 @@ def main(
             "version": __version__,
             "seed": seed,
             "options": codec_options or {},
-            "code_targets": "sharpened" if sharpens else "mean",
+            "code_targets": "sharpened" if sharpened else "mean",
             "observations": [len(part) for part in parts],
         }
         write_bytes(output, codec_to_bytes(fitted, made))

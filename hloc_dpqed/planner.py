@@ -10,7 +10,7 @@ of the best. The method is ours.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -31,6 +31,8 @@ from .pseudo_queries import (
     scene_extent,
 )
 from .reference import Observations, ReferenceMap
+
+T = TypeVar("T")
 
 CODE_SIZES = (2, 3, 4, 6, 8)
 CODEC_PARTS = (0.1, 0.2, 0.3, 0.45, 0.6)  # of the file, for codebooks and decoder
@@ -341,18 +343,22 @@ def candidate_plans(dim: int, num_points: int, budget: int, scope: str) -> list[
     return plans + [replace(plan, **frugal) for plan in simple]
 
 
+def adjacent(values: Sequence[T], value: T) -> list[T]:
+    """The values before and after ``value``, in this order; none where it is not among them."""
+    if value not in values:
+        return []
+    k = values.index(value)
+    return [*values[max(k - 1, 0) : k], *values[k + 1 : k + 2]]
+
+
 def neighbour_plans(plan: Plan) -> list[Plan]:
     """Plans that differ in one step of the codec's part, of the code size, or in precision."""
     near = []
-    if plan.codec_part in CODEC_PARTS:
-        k = CODEC_PARTS.index(plan.codec_part)
-        near += [replace(plan, codec_part=CODEC_PARTS[j]) for j in (k + 1, k - 1) if 0 <= j < 5]
-    if plan.codec == "drqed" and plan.codec_part and plan.code_bytes in CODE_SIZES:
-        k = CODE_SIZES.index(plan.code_bytes)
-        near += [replace(plan, code_bytes=CODE_SIZES[j]) for j in (k - 1, k + 1) if 0 <= j < 5]
-    if plan.codec == "pca" and plan.code_bytes in PCA_SIZES:
-        k = PCA_SIZES.index(plan.code_bytes)
-        near += [replace(plan, code_bytes=PCA_SIZES[j]) for j in (k - 1, k + 1) if 0 <= j < 5]
+    for part in reversed(adjacent(CODEC_PARTS, plan.codec_part)):
+        near.append(replace(plan, codec_part=part))
+    sizes = {"drqed": CODE_SIZES if plan.codec_part else (), "pca": PCA_SIZES}
+    for size in adjacent(sizes.get(plan.codec, ()), plan.code_bytes):
+        near.append(replace(plan, code_bytes=size))
     if plan.xyz_pixels == FRUGAL_PIXELS:
         near.append(replace(plan, xyz_pixels=XYZ_PIXELS, score_levels=SCORE_LEVELS))
     else:

@@ -77,6 +77,8 @@ def test_main_on_two_real_maps(fountain, castle, tmp_path):
         stage.main(models, files, output)
     with pytest.raises(InputError, match="feature file"):
         stage.main([*models, models[0]], files, tmp_path / "other")
+    with pytest.raises(InputError, match="--code_targets median: expected one of mean, sharpened"):
+        stage.main(models, files, tmp_path / "other", code_targets="median")
 
 
 def test_maps_share_a_codec_file(fountain, tmp_path):

@@ -36,6 +36,9 @@ CODECS: dict[str, type[Codec]] = {
 }
 
 
+CODE_TARGETS = ("mean", "sharpened")
+
+
 def codec_class(name: str) -> type[Codec]:
     """The codec registered as ``name``.
 
@@ -45,6 +48,26 @@ def codec_class(name: str) -> type[Codec]:
     if name not in CODECS:
         raise InputError(f"--codec {name}: unknown, expected one of {', '.join(CODECS)}")
     return CODECS[name]
+
+
+def sharpens(name: str, code_targets: str | None = None) -> bool:
+    """Whether codes of points aim at sharpened targets (``training.sharpen``) or at the means.
+
+    Args:
+        name: of the codec.
+        code_targets: 'sharpened' or 'mean'; None leaves it to the codec.
+
+    Raises:
+        InputError: there is no such codec or target.
+    """
+    known = codec_class(name)
+    if code_targets is None:
+        return known.sharpens
+    if code_targets not in CODE_TARGETS:
+        raise InputError(
+            f"--code_targets {code_targets}: expected one of {', '.join(CODE_TARGETS)}"
+        )
+    return code_targets == "sharpened"
 
 
 def fit_codec(
@@ -82,4 +105,12 @@ def load_codec(name: str, tensors: dict[str, np.ndarray], config: dict[str, Any]
     return codec_class(name).from_tensors(tensors, config)
 
 
-__all__ = ["CODECS", "Codec", "codec_class", "fit_codec", "load_codec"]
+__all__ = [
+    "CODECS",
+    "CODE_TARGETS",
+    "Codec",
+    "codec_class",
+    "fit_codec",
+    "load_codec",
+    "sharpens",
+]

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 
-from ..reference import Observations, target_descriptors
+from ..reference import Observations, mean_descriptors
 from ..threads import spread_rows
 
 C = TypeVar("C", bound="Codec")
@@ -89,17 +89,18 @@ class Codec(ABC):
         where they come with no other.
         """
         parts = [np.zeros((0, self.code_size), np.uint8)]
-        if observations.targets is not None:
-            for first in range(0, observations.num_points, ENCODE_POINTS):
-                parts.append(self.encode(observations.targets[first : first + ENCODE_POINTS]))
-            return np.concatenate(parts)
         order = np.argsort(observations.point_index, kind="stable")
         points = observations.point_index[order]
         for first in range(0, observations.num_points, ENCODE_POINTS):
             last = min(first + ENCODE_POINTS, observations.num_points)
-            begin, end = np.searchsorted(points, [first, last])
-            part = observations.subset(order[begin:end], points[begin:end] - first, last - first)
-            parts.append(self.encode(target_descriptors(part)))
+            if observations.targets is not None:
+                aims = observations.targets[first:last]
+            else:
+                begin, end = np.searchsorted(points, [first, last])
+                aims = mean_descriptors(
+                    observations.subset(order[begin:end], points[begin:end] - first, last - first)
+                )
+            parts.append(self.encode(aims))
         return np.concatenate(parts)
 
     @abstractmethod

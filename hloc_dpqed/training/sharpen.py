@@ -7,6 +7,7 @@ the queries' descriptors stay as they are.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -67,6 +68,13 @@ def sharpened_descriptors(
                 rate = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
                 sharp[rows] = F.normalize(keys - rate * gradient, dim=1)
     return sharp.numpy().astype(np.float16)
+
+
+def with_sharpened_targets(
+    observations: Observations, seed: int = 0, progress: bool = False
+) -> Observations:
+    """The observations with ``sharpened_descriptors`` as their points' targets."""
+    return replace(observations, targets=sharpened_descriptors(observations, seed, progress))
 
 
 def contrastive_gradient(
