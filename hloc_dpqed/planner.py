@@ -123,7 +123,7 @@ class Trials:
         global_descriptors: (I, Dg) of the images: pseudo-queries retrieve with them; without them
             they retrieve the images with which they share most points.
         num_retrieved: images that a pseudo-query retrieves.
-        one_in: of so many images about one is held out.
+        one_in, fold: which images are held out, see ``hold_out_queries``.
         resume: folder where interrupted fits continue, see ``fit_codec``.
 
     Attributes:
@@ -143,6 +143,7 @@ class Trials:
         global_descriptors: np.ndarray | None = None,
         num_retrieved: int = 20,
         one_in: int = 10,
+        fold: int = 0,
         device: str = "cpu",
         progress: bool = False,
         resume: Path | None = None,
@@ -155,6 +156,7 @@ class Trials:
             global_descriptors,
             num_retrieved,
             one_in,
+            fold,
         )
         self.conf, self.device, self.progress = conf, device, progress
         self.resume = resume

@@ -31,23 +31,24 @@ def hold_out_queries(
     global_descriptors: np.ndarray | None,
     num_retrieved: int,
     one_in: int = 10,
+    fold: int = 0,
 ) -> HoldOut:
     """One spread fold of the images as pseudo-queries, each with a retrieval list.
 
     Args:
         one_in: of so many images about one is held out; at least 4 and at most
             ``MAX_PSEUDO_QUERIES`` are, and never more than half of them.
+        fold: 0 .. ``num_folds(reference.num_images, one_in)`` - 1, which have no image in common.
 
     Raises:
         InputError: the map has fewer than four images.
     """
-    count = reference.num_images
-    if count < MIN_IMAGES:
-        raise InputError(f"planning holds images out, and a map of {count} has too few")
-    # Enough to tell plans apart, and no more than time allows.
-    wanted = min(max(count // one_in, 4), MAX_PSEUDO_QUERIES, count // 2)
-    folds = spread_folds(reference.cam_from_world, max(2, count // wanted), seed)
-    held_out = np.flatnonzero(folds == 0)[:MAX_PSEUDO_QUERIES]
+    if reference.num_images < MIN_IMAGES:
+        raise InputError(
+            f"planning holds images out, and a map of {reference.num_images} has too few"
+        )
+    folds = spread_folds(reference.cam_from_world, num_folds(reference.num_images, one_in), seed)
+    held_out = np.flatnonzero(folds == fold)[:MAX_PSEUDO_QUERIES]
     held = hold_out(
         reference,
         observations,
@@ -66,6 +67,13 @@ def hold_out_queries(
         ]
         held = replace(held, queries=queries)
     return held
+
+
+def num_folds(num_images: int, one_in: int = 10) -> int:
+    """Into how many folds ``hold_out_queries`` divides a map of ``num_images`` images."""
+    # Enough to tell plans apart, and no more than time allows.
+    wanted = min(max(num_images // one_in, 4), MAX_PSEUDO_QUERIES, num_images // 2)
+    return max(2, num_images // wanted)
 
 
 def shared_points(visibility: Visibility, rows: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 The size of the file is searched: doubled until a plan reaches the recall on the pseudo-queries,
 then halved and bisected. At each size the plan that reached it last is tried first, then its
-neighbours; the first that reaches the recall ends the trial.
+neighbours; the first that reaches the recall ends the trial. In a small map the images that can be
+held out at once are too few to tell a recall: several folds of them are, one after the other.
 """
 
 import math
@@ -21,6 +22,7 @@ from .io.features import FeatureFile
 from .io.sizes import format_size
 from .logger import logger
 from .planner import Outcome, Plan, Trials, candidate_plans, neighbour_plans
+from .pseudo_queries import MAX_PSEUDO_QUERIES, num_folds
 from .reference import Observations, ReferenceMap
 
 ONE_IN = 6  # of so many images one is held out: a recall needs more queries than a comparison
@@ -104,24 +106,31 @@ def plan_recall(
         InputError: the map has too few images, or no map reaches the recall; one line says what
             the best reached.
     """
+    folds: list[Trials] = []
     with FeatureFile(features) as file:
-        trials = Trials(
-            reference,
-            observations,
-            conf,
-            file.read,
-            global_descriptors=global_descriptors,
-            one_in=ONE_IN,
-            device=device,
-            resume=resume,
-        )
-    search = _Search(trials, target, conf if fixed else None)
+        while sum(len(trials.held.queries) for trials in folds) < MAX_PSEUDO_QUERIES:
+            folds.append(
+                Trials(
+                    reference,
+                    observations,
+                    conf,
+                    file.read,
+                    global_descriptors=global_descriptors,
+                    one_in=ONE_IN,
+                    fold=len(folds),
+                    device=device,
+                    resume=resume,
+                )
+            )
+            if len(folds) == num_folds(reference.num_images, ONE_IN):
+                break
+    search = _Search(folds, target, conf if fixed else None)
     found = search.run(progress)
-    wanted = min(math.ceil(found.num_points / trials.share), reference.num_points)
+    wanted = min(math.ceil(found.num_points / folds[0].share), reference.num_points)
     logger.info(
         f"plan {found.plan}: {format_size(found.total_bytes)} and {found.num_points} points reach "
         f"{found.recall(target.translation, target.rotation):.3f} at {target.translation:g}/"
-        f"{target.rotation:g} on {len(trials.held.queries)} held-out images"
+        f"{target.rotation:g} on {len(found.errors)} held-out images"
     )
     return found.plan.conf(conf, found.total_bytes), wanted
 
@@ -129,9 +138,10 @@ def plan_recall(
 class _Search:
     """The search for the smallest file; ``fixed`` gives codec and code size, or is None."""
 
-    def __init__(self, trials: Trials, target: Target, fixed: CompressConf | None):
-        self.trials, self.target, self.fixed = trials, target, fixed
-        self.best_seen: float | None = None
+    def __init__(self, folds: list[Trials], target: Target, fixed: CompressConf | None):
+        self.folds, self.target, self.fixed = folds, target, fixed
+        self.held = folds[0].held
+        self.best_seen: tuple[float, int] | None = None  # a recall, and of how many images
         self.refusal = ""
 
     def run(self, progress: bool) -> Outcome:
@@ -140,7 +150,7 @@ class _Search:
         Raises:
             InputError: none reaches the target.
         """
-        points = self.trials.held.reference.num_points
+        points = self.held.reference.num_points
         most, size = MOST_BYTES * points + 100_000, FIRST_BYTES * points
         found: Outcome | None = None
         failed = 0
@@ -170,24 +180,42 @@ class _Search:
         """The first outcome within ``size`` bytes that reaches the target."""
         for candidate in self._candidates(size, plan):
             try:
-                outcome = self.trials.run(candidate, size, "total")
+                outcome = self._run(candidate, size)
             except InputError as error:
                 self.refusal = str(error)
                 continue
             recall = outcome.recall(self.target.translation, self.target.rotation)
             logger.debug(f"{size} bytes, {candidate}: {recall:.3f}")
-            self.best_seen = max(self.best_seen or 0.0, recall)
+            self.best_seen = max(self.best_seen or (0.0, 0), (recall, len(outcome.errors)))
             if self.target.reached(outcome):
                 return outcome
         return None
 
+    def _run(self, plan: Plan, size: int) -> Outcome:
+        """What the first fold gave, with the errors of all; of fewer where those settle a failure.
+
+        Raises:
+            InputError: see ``Trials.run``.
+        """
+        allowed = (1 - self.target.recall) * sum(len(trials.held.queries) for trials in self.folds)
+        outcome: Outcome | None = None
+        for trials in self.folds:
+            found = trials.run(plan, size, "total")
+            outcome = outcome or replace(found, errors=found.errors[:0])
+            outcome = replace(outcome, errors=np.concatenate([outcome.errors, found.errors]))
+            recall = outcome.recall(self.target.translation, self.target.rotation)
+            if (1 - recall) * len(outcome.errors) > allowed + 1e-9:
+                break
+        assert outcome is not None
+        return outcome
+
     def _candidates(self, size: int, plan: Plan | None) -> Iterator[Plan]:
-        held = self.trials.held
         if plan is not None:
             yield plan
             near = neighbour_plans(plan)
         else:
-            near = candidate_plans(held.observations.dim, held.reference.num_points, size, "total")
+            dim, points = self.held.observations.dim, self.held.reference.num_points
+            near = candidate_plans(dim, points, size, "total")
         if self.fixed is None:
             yield from near
             return
@@ -201,7 +229,8 @@ class _Search:
     def _none_reaches(self) -> InputError:
         if self.best_seen is None:
             return InputError(f"--target_recall {self.target}: {self.refusal}")
+        recall, images = self.best_seen
         return InputError(
-            f"--target_recall {self.target}: no map reaches it, the best keeps "
-            f"{self.best_seen:.3f} of {len(self.trials.held.queries)} held-out images"
+            f"--target_recall {self.target}: no map reaches it, the best keeps {recall:.3f} of "
+            f"{images} held-out images"
         )

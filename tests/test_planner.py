@@ -27,6 +27,7 @@ from hloc_dpqed.pseudo_queries import (
     expected_error,
     hold_out_queries,
     mean_log_error,
+    num_folds,
     scene_extent,
     shared_points,
 )
@@ -47,6 +48,21 @@ def run_plans(scene, arrays, plans, budget, scope="total", neighbours=lambda pla
     with FeatureFile(scene.features) as file:
         trials = Trials(*arrays, CompressConf(selector="random"), file.read)
     return trials.search(plans, neighbours, budget, scope)
+
+
+def test_every_image_is_held_out_in_one_fold(scene, arrays):
+    reference, observations = arrays
+    with FeatureFile(scene.features) as file:
+        names = [
+            query.name
+            for fold in range(num_folds(reference.num_images))
+            for query in hold_out_queries(
+                reference, observations, 0, file.read, None, 3, fold=fold
+            ).queries
+        ]
+    assert sorted(names) == sorted(reference.image_names)
+    # 16 at most in one fold, 4 at least where there are twice as many
+    assert [num_folds(count) for count in (4, 8, 20, 160, 1600)] == [2, 2, 5, 10, 100]
 
 
 def test_pseudo_queries_are_gone_from_the_map_and_retrieve_what_they_share(scene, arrays):

@@ -1,5 +1,7 @@
 """The smallest map that keeps a recall on held-out images."""
 
+import re
+
 import pytest
 from synthetic import make_scene
 
@@ -47,6 +49,20 @@ def test_a_harder_target_takes_more_bytes(scene, tmp_path):
         assert info["made"]["conf"]["asked"] == {"target_recall": target}
         sizes.append((info["num_points"], info["total_bytes"]))
     assert sizes[0] < sizes[1]
+
+
+def test_a_small_map_is_judged_by_several_folds(scene, tmp_path, caplog):
+    """Of its 7 images 3 can be held out at once; all 6 of two folds are asked."""
+    caplog.set_level("INFO", "hloc_dpqed")
+    compress.main(
+        scene.sfm,
+        scene.features,
+        tmp_path / "map.dpqed",
+        target_recall="0.5@5/20",
+        codec="none",
+        progress=False,
+    )
+    assert re.search(r"reach [01]\.\d+ at 5/20 on (6|7) held-out images", caplog.text)
 
 
 def test_a_target_out_of_reach_is_one_line_and_writes_nothing(scene, tmp_path, capsys):
