@@ -60,7 +60,6 @@ TABLES = {
         *(f"drqed:4:temperature={v}" for v in (0.02, 0.05, 0.1)),
     ],
     "drqed-negatives": [f"drqed:4:neighbours={v}" for v in (0.0, 0.5, 1.0)],
-    "drqed-decoder": [f"drqed:4:hidden={v}" for v in (0, 16, 64)],
     "drqed-reencode": [
         f"drqed:{size}{option}" for size in (2, 4) for option in ("", ":reencode=True")
     ],

@@ -10,7 +10,7 @@ from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.mapfile.arrays import encode_arrays
 
-FAST = {"steps": 20, "batch": 128, "hidden": 16, "refresh": 10}
+FAST = {"steps": 20, "batch": 128, "refresh": 10}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_plan_keeps_its_budget(code_bytes):
         plan = plan_codebooks(rows, code_bytes, budget)
         assert sum(plan.bits) == 8 * code_bytes
         assert plan.budget == (budget or code_bytes * 256 * 64 * 2)
-        assert planned_bytes(plan.bits, plan.latent, plan.hidden, 64, 1.2) <= plan.budget
+        assert planned_bytes(plan.bits, plan.latent, 64, 1.2) <= plan.budget
         assert [len(book) for book in plan.books] == [1 << b for b in plan.bits]
         assert plan.basis.shape == (64, plan.latent)
 
@@ -80,17 +80,15 @@ def test_training_helps_on_a_real_scene(fountain_observations):
     assert missed[1] < 0.85 * missed[0]
 
 
-@pytest.mark.parametrize("hidden", [0, 16])
-def test_decoding_follows_the_definition(hidden):
+def test_decoding_follows_the_definition():
     observations = make_observations(400, 3)
-    codec = fit_codec("drqed", observations, 2, **{**FAST, "hidden": hidden})
+    codec = fit_codec("drqed", observations, 2, **FAST)
     codes = codec.encode_points(observations)
     arrays = dict(codec.tensors())
     columns, scales = arrays["codebooks"].astype(np.float32), arrays["codebooks_scale"]
-    for name in ("basis", "w1", "w2") if hidden else ("basis",):
-        arrays[name] = arrays[name] * arrays[f"{name}_scale"]
+    basis = arrays["basis"] * arrays["basis_scale"]
     indices = unpack_bits(codes, codec.bits)
-    latent = arrays["basis"].shape[1]
+    latent = basis.shape[1]
     first = np.cumsum([0, *codec.config()["sizes"]])
     z = np.zeros((len(codes), latent), np.float32)
     for row, index in enumerate(indices):
@@ -98,9 +96,7 @@ def test_decoding_follows_the_definition(hidden):
             for k in range(latent):  # dimension k is in column k // (L / 8)
                 group, place = divmod(k, latent // 8)
                 z[row, k] += columns[(first[m] + i) * (latent // 8) + place, group] * scales[m]
-    y = z @ arrays["basis"].T
-    if hidden:
-        y = y + np.maximum(z @ arrays["w1"].T + arrays["b1"], 0) @ arrays["w2"].T + arrays["b2"]
+    y = z @ basis.T
     expected = y / np.linalg.norm(y, axis=1, keepdims=True)
     np.testing.assert_allclose(codec.decode(codes), expected, atol=1e-5)
 
@@ -158,12 +154,13 @@ def test_wrong_options(options):
 def test_damaged_tensors_are_input_errors():
     codec = fit_codec("drqed", make_observations(300, 2), 4, **FAST)
     for name in codec.tensors():
-        if name == "w1":  # without it there is no perceptron, which is a codec too
-            continue
         tensors = codec.tensors()
         del tensors[name]
         with pytest.raises(InputError):
             load_codec("drqed", tensors, codec.config())
+    with pytest.raises(InputError, match="w1"):
+        more = {**codec.tensors(), "w1": np.zeros((2, 8), np.int8)}
+        load_codec("drqed", more, codec.config())
     for change in ({"bits": None}, {"bits": [8]}, {"dim": 31}):
         with pytest.raises(InputError):
             load_codec("drqed", codec.tensors(), codec.config() | change)

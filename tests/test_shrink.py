@@ -14,7 +14,7 @@ from hloc_dpqed.errors import InputError
 from hloc_dpqed.mapfile.arrays import encode_arrays
 
 
-def make_parameters(latent=16, dim=32, sizes=(64, 16), hidden=0, seed=0):
+def make_parameters(latent=16, dim=32, sizes=(64, 16), seed=0):
     rng = np.random.default_rng(seed)
 
     def normal(*shape):
@@ -22,10 +22,7 @@ def make_parameters(latent=16, dim=32, sizes=(64, 16), hidden=0, seed=0):
 
     # Later codebooks are smaller, as residual ones are.
     books = [normal(size, latent) * 0.5**m for m, size in enumerate(sizes)]
-    perceptron = None
-    if hidden:
-        perceptron = [normal(hidden, latent), normal(hidden), normal(dim, hidden), normal(dim)]
-    return Parameters(books, normal(dim, latent), perceptron)
+    return Parameters(books, normal(dim, latent))
 
 
 def stored_bytes(arrays):
@@ -33,16 +30,14 @@ def stored_bytes(arrays):
 
 
 @pytest.mark.parametrize("latent", [5, 16, 24])
-@pytest.mark.parametrize("hidden", [0, 7])
-def test_entries_are_within_half_a_step(latent, hidden):
-    given = make_parameters(latent, hidden=hidden)
+def test_entries_are_within_half_a_step(latent):
+    given = make_parameters(latent)
     step = 0.25
     read = from_arrays(to_arrays(given, step), [64, 16])
     for book, back in zip(given.books, read.books, strict=True):
         assert np.abs(book - back).max() <= 0.501 * step * np.sqrt((book**2).mean())
     bound = 0.501 * basis_step(step, 80, 32) * np.sqrt((given.basis**2).mean())
     assert np.abs(given.basis - read.basis).max() <= bound
-    assert (read.hidden is None) == (hidden == 0)
 
 
 def test_the_noise_of_the_steps_is_spread_as_the_entries_are():

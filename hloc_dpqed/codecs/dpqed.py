@@ -26,7 +26,6 @@ from .packing import codebooks_for, num_centroids, pack_indices, unpack_indices
 from .pq import training_rows
 
 LOSSES = ("reconstruction", "triplet_original", "triplet_dequantized", "both", "contrastive")
-_CHUNK = 8192  # rows encoded at once
 
 
 class DPQEDCodec(Codec):
@@ -159,12 +158,14 @@ class DPQEDCodec(Codec):
         codes = np.zeros((len(descriptors), self.code_size), np.uint8)
         m = len(self.codebooks)
         norms = (self.codebooks**2).sum(2)
-        for start in range(0, len(descriptors), _CHUNK):
-            rows = np.array(descriptors[start : start + _CHUNK], np.float32)
-            parts = torch.from_numpy(rows).unflatten(1, (m, -1)).transpose(0, 1)
+
+        def block(rows: slice) -> None:
+            described = torch.from_numpy(np.array(descriptors[rows], np.float32))
+            parts = described.unflatten(1, (m, -1)).transpose(0, 1)
             cost = norms[:, None] - 2 * parts @ self.codebooks.transpose(1, 2)
-            indices = cost.argmin(2).T.numpy()
-            codes[start : start + _CHUNK] = pack_indices(indices, self.bits)
+            codes[rows] = pack_indices(cost.argmin(2).T.numpy(), self.bits)
+
+        spread_rows(block, len(descriptors), BLOCK_ROWS)
         return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:

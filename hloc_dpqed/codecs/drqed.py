@@ -1,4 +1,4 @@
-"""Differentiable residual quantization with a light decoder, trained as matching needs it.
+"""Differentiable residual quantization with a linear decoder, trained as matching needs it.
 
 Ours, from known parts: additive codebooks encoded by beam search (Babenko and Lempitsky, CVPR
 2014), a contrastive loss between real observations and decoded codes (van den Oord et al., 2018),
@@ -33,15 +33,14 @@ _CANDIDATES = 8  # codes of a point that its observations choose from
 
 
 class DRQEDCodec(Codec):
-    """Codebooks of L-dimensional centroids whose sum a decoder takes to D dimensions.
+    """Codebooks of L-dimensional centroids whose sum a basis takes to D dimensions.
 
     With z the sum of the centroids that a code names, the descriptor is the normalised
-    ``basis z + W2 relu(W1 z + b1) + b2``. All parameters hold the values that will be stored.
+    ``basis z``. All parameters hold the values that will be stored.
 
     Attributes:
         codebooks: M float32 tensors (K_m, L).
         basis: (D, L) float32.
-        hidden: the perceptron as (W1, b1, W2, b2), or None.
         bits: of each index.
         reencode: whether a point's observations choose its code.
     """
@@ -54,12 +53,11 @@ class DRQEDCodec(Codec):
         self,
         codebooks: list[torch.Tensor],
         basis: torch.Tensor,
-        hidden: tuple[torch.Tensor, ...] | None,
         bits: list[int],
         arrays: dict[str, np.ndarray],
         reencode: bool,
     ):
-        self.codebooks, self.basis, self.hidden = codebooks, basis, hidden
+        self.codebooks, self.basis = codebooks, basis
         self.bits, self.reencode = bits, reencode
         self.dim, self.code_size = basis.shape[0], sum(bits) // 8
         self._arrays = arrays
@@ -68,12 +66,8 @@ class DRQEDCodec(Codec):
 
     @functools.cached_property
     def _table(self) -> torch.Tensor:
-        """What each centroid adds to the output and to the perceptron's hidden layer.
-
-        Decoding is then a sum of table rows and one product.
-        """
-        onto = self.basis if self.hidden is None else torch.cat([self.basis, self.hidden[0]])
-        return torch.cat([book @ onto.T for book in self.codebooks])
+        """What each centroid adds to the descriptor: decoding is then a sum of table rows."""
+        return torch.cat([book @ self.basis.T for book in self.codebooks])
 
     @functools.cached_property
     def _search(self) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -91,7 +85,6 @@ class DRQEDCodec(Codec):
         progress: bool = False,
         checkpoint: FitCheckpoint | None = None,
         codec_budget_bytes: int | None = None,
-        hidden: int | None = None,
         latent: int | None = None,
         bits: list[int] | None = None,
         temperature: float = 0.03,
@@ -116,8 +109,8 @@ class DRQEDCodec(Codec):
         Args:
             codec_budget_bytes: bytes that codebooks and decoder may take; by default those of
                 float16 codebooks of ``code_bytes`` x 256 centroids of D dimensions.
-            hidden, latent, bits: width of the perceptron, dimension L of the centroids, and bits
-                of each index; by default what ``plan_codebooks`` makes of the budget.
+            latent, bits: dimension L of the centroids, and bits of each index; by default what
+                ``plan_codebooks`` makes of the budget.
             temperature: of the softmax over cosine similarities.
             both_ways: ask each key for its anchor too, as mutual nearest neighbours do.
             reconstruction_weight: of the squared error to the point's target; by default an
@@ -151,11 +144,10 @@ class DRQEDCodec(Codec):
             seed=seed,
             bits=bits,
             latent=latent,
-            hidden=hidden,
         )
         num_centroids(len(rows), max(plan.bits), cls.name)  # warns where there are fewer
         sizes = [len(book) for book in plan.books]
-        module = _Module(plan.books, plan.basis, plan.hidden).to(device)
+        module = _Module(plan.books, plan.basis).to(device)
         targets = torch.from_numpy(aims).to(device)
         codes = torch.zeros(len(aims), len(sizes), dtype=torch.int64, device=device)
         drawn: list[np.ndarray] = []
@@ -220,15 +212,16 @@ class DRQEDCodec(Codec):
     def _candidates(self, descriptors: np.ndarray, keep: int) -> np.ndarray:
         """The ``keep`` best codes of each row by reconstruction: (N, keep, M) int64."""
         small, onto = self._search
-        parts = [np.zeros((0, keep, len(self.bits)), np.int64)]
-        for start in range(0, len(descriptors), _ENCODE_ROWS):
-            rows = np.array(descriptors[start : start + _ENCODE_ROWS], np.float32)
-            x = torch.from_numpy(rows) @ onto
-            codes = beam_search(x, small, max(_BEAM, keep), keep)[1]
-            if codes.shape[1] < keep:  # tiny codebooks: repeat the best
-                codes = torch.cat([codes, codes[:, :1].expand(-1, keep - codes.shape[1], -1)], 1)
-            parts.append(codes.numpy())
-        return np.concatenate(parts)
+        found = np.empty((len(descriptors), keep, len(self.bits)), np.int64)
+
+        def block(rows: slice) -> None:
+            x = torch.from_numpy(np.array(descriptors[rows], np.float32)) @ onto
+            codes = beam_search(x, small, max(_BEAM, keep), keep)[1].numpy()
+            found[rows, : codes.shape[1]] = codes
+            found[rows, codes.shape[1] :] = codes[:, :1]  # tiny codebooks: repeat the best
+
+        spread_rows(block, len(descriptors), _ENCODE_ROWS)
+        return found
 
     def encode_points(self, observations: Observations) -> np.ndarray:
         """The code of each point's target; with ``reencode`` one that its observations choose.
@@ -250,12 +243,7 @@ class DRQEDCodec(Codec):
     ) -> torch.Tensor:
         """(N, M) int64 to (N, D) float32 (``out``), L2-normalised; past the end is the last."""
         rows = torch.minimum(indices, self._last) + self._first
-        summed = F.embedding_bag(rows, self._table, mode="sum")
-        y = summed[:, : self.dim]
-        if self.hidden is not None:
-            _, b1, w2, b2 = self.hidden
-            active = summed[:, self.dim :].add_(b1).relu_()
-            y = y.add_(b2).addmm_(active, w2.T)
+        y = F.embedding_bag(rows, self._table, mode="sum")
         norms = torch.linalg.vector_norm(y, dim=1, keepdim=True).clamp_(min=1e-12)
         return torch.div(y, norms, out=out)
 
@@ -299,56 +287,29 @@ class DRQEDCodec(Codec):
         stored = from_arrays(tensors, sizes)
         if len(stored.basis) != config.get("dim"):
             raise InputError("the codec's basis is missing or has a wrong shape")
-        hidden = None
-        if stored.hidden is not None:
-            hidden = tuple(torch.from_numpy(values) for values in stored.hidden)
         return cls(
             [torch.from_numpy(book) for book in stored.books],
             torch.from_numpy(stored.basis),
-            hidden,
             bits,
             dict(tensors),
             bool(config.get("reencode")),
         )
 
 
-def _decode(
-    z: torch.Tensor, basis: torch.Tensor, hidden: tuple[torch.Tensor, ...] | None
-) -> torch.Tensor:
-    y = z @ basis.T
-    if hidden is not None:
-        w1, b1, w2, b2 = hidden
-        y = y + F.linear(F.relu(F.linear(z, w1, b1)), w2, b2)
-    return F.normalize(y, dim=1)
-
-
 class _Module(torch.nn.Module):
     """The codec's parameters while they are trained."""
 
-    def __init__(self, books: list[np.ndarray], basis: np.ndarray, hidden: int):
+    def __init__(self, books: list[np.ndarray], basis: np.ndarray):
         super().__init__()
         self.books = torch.nn.ParameterList([torch.from_numpy(book) for book in books])
         self.basis = torch.nn.Parameter(torch.from_numpy(basis))
-        dim, latent = basis.shape
-        layers = [torch.nn.Linear(latent, hidden), torch.nn.Linear(hidden, dim)] if hidden else []
-        if layers:
-            torch.nn.init.zeros_(layers[1].weight)
-            torch.nn.init.zeros_(layers[1].bias)
-        self.layers = torch.nn.ModuleList(layers)
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         # embedding's gradient is summed in a fixed order, unlike that of indexing.
         parts = [F.embedding(codes[:, m], book) for m, book in enumerate(self.books)]
-        z = functools.reduce(torch.add, parts)
-        return _decode(z, self.basis, self._hidden())
-
-    def _hidden(self) -> tuple[torch.Tensor, ...] | None:
-        return tuple(self.layers.parameters()) or None
+        return F.normalize(functools.reduce(torch.add, parts) @ self.basis.T, dim=1)
 
     def parameters_as_arrays(self) -> Parameters:
-        books, basis, *hidden = (
-            [book.detach().cpu().numpy() for book in self.books],
-            self.basis.detach().cpu().numpy(),
-            *(value.detach().cpu().numpy() for value in self._hidden() or ()),
+        return Parameters(
+            [book.detach().cpu().numpy() for book in self.books], self.basis.detach().cpu().numpy()
         )
-        return Parameters(books, basis, hidden or None)

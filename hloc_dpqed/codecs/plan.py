@@ -12,8 +12,6 @@ MISSING_ENERGY = 2e-3  # of the descriptors' energy, what the latent space may l
 MISSING_SHARE = 0.2  # or this share of what the codes leave over, where that is more
 MAX_BITS = 12  # of an index: a beam search over more centroids takes too long
 POINTS_PER_CENTROID = 2  # at least, or the codebook is the map
-WIDTHS = (32, 16)  # of the perceptron: 2 million codes a second allow no more
-PERCEPTRON_SHARE = 1 / 16  # of the codec's bytes at most; codebooks are worth more
 NOISE_SHARE = 0.12  # of what the codes leave over, for the noise of coarsely stored entries
 ENTRY_BITS = 1.4  # of an entropy-coded codebook entry at a step of one, as measured
 
@@ -25,7 +23,6 @@ class CodebookPlan:
     Attributes:
         bits: of each index.
         latent: L, dimension of the centroids.
-        hidden: width of the perceptron, 0 for none.
         budget: bytes of the stored codec.
         books: float32 (K_m, L) for each index: residual k-means.
         basis: (D, L) float32: principal axes.
@@ -33,25 +30,19 @@ class CodebookPlan:
 
     bits: tuple[int, ...]
     latent: int
-    hidden: int
     budget: int
     books: list[np.ndarray] = field(repr=False, compare=False)
     basis: np.ndarray = field(repr=False, compare=False)
 
 
-def planned_bytes(bits: tuple[int, ...], latent: int, hidden: int, dim: int, step: float) -> int:
+def planned_bytes(bits: tuple[int, ...], latent: int, dim: int, step: float) -> int:
     """About what the stored codec takes with entries of ``step``, in their root mean squares."""
     rows = sum(1 << b for b in bits)
     entry_bits = ENTRY_BITS - np.log2(step)
     basis_bits = 2.05 - np.log2(basis_step(step, rows, dim))  # entropy of a normal variable
     entries = rows * latent * entry_bits + dim * latent * np.clip(basis_bits, 1, 8)
     tables = 50 * GROUPS + 4 * len(bits) + 200
-    return int(entries / 8) + tables + perceptron_bytes(hidden, latent, dim)
-
-
-def perceptron_bytes(hidden: int, latent: int, dim: int) -> int:
-    """What the perceptron takes: int8 weights, float16 biases."""
-    return hidden * (latent + dim + 2) + 2 * dim if hidden else 0
+    return int(entries / 8) + tables
 
 
 def planned_step(left: float) -> float:
@@ -77,7 +68,6 @@ def plan_codebooks(
     seed: int = 0,
     bits: list[int] | None = None,
     latent: int | None = None,
-    hidden: int | None = None,
 ) -> CodebookPlan:
     """The largest codebooks that fit the codec's byte budget.
 
@@ -91,7 +81,7 @@ def plan_codebooks(
         code_bytes: bytes of one code.
         budget: bytes of the stored codec; by default those of float16 codebooks of 8-bit indices.
         seed: of the codebooks.
-        bits, latent, hidden: given instead of planned.
+        bits, latent: given instead of planned.
 
     Raises:
         InputError: ``code_bytes`` is below 1, ``bits`` do not fill it, or the budget holds nothing.
@@ -123,30 +113,23 @@ def plan_codebooks(
     fewest = full if latent else min(full, _whole_groups(_least(missing, MISSING_SHARE), dim))
     coarsest = planned_step(1.0)
     for split in choices:
-        if planned_bytes(split, fewest, hidden or 0, dim, coarsest) > budget:
+        if planned_bytes(split, fewest, dim, coarsest) > budget:
             continue
         books = start(split, full)
         left = left_over(projected[:, :full], books, seed)
         dims = full
         if not latent:
             dims = min(full, _whole_groups(_least(missing, MISSING_SHARE * left), dim))
-        width = hidden
-        if width is None:
-            most = PERCEPTRON_SHARE * budget
-            width = next((w for w in WIDTHS if perceptron_bytes(w, dims, dim) <= most), 0)
-        if planned_bytes(split, dims, width, dim, planned_step(left)) <= budget:
+        if planned_bytes(split, dims, dim, planned_step(left)) <= budget:
             sliced = [np.ascontiguousarray(book[:, :dims]) for book in books]
-            return CodebookPlan(
-                split, dims, width, budget, sliced, np.ascontiguousarray(basis[:, :dims])
-            )
+            return CodebookPlan(split, dims, budget, sliced, np.ascontiguousarray(basis[:, :dims]))
     # Nothing fits whole: the smallest codebooks in fewer dimensions.
     for split in choices[::-1]:
         for dims in range(full, 0, -GROUPS):
-            if planned_bytes(split, dims, hidden or 0, dim, coarsest) <= budget:
+            if planned_bytes(split, dims, dim, coarsest) <= budget:
                 return CodebookPlan(
                     split,
                     dims,
-                    hidden or 0,
                     budget,
                     start(split, dims),
                     np.ascontiguousarray(basis[:, :dims]),

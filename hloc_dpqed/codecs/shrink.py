@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from .entries import entries_from_arrays, entries_to_arrays
+from .entries import entries_from_arrays
 
 GROUPS = 8  # of the latent dimensions: those of a group share a table of the entropy coder
 FINEST, COARSEST = 2.0**-6, 4.0  # steps, in root mean squares of the entries
-PERCEPTRON = (("w1", 2), ("b1", 1), ("w2", 2), ("b2", 1))
+NAMES = {"codebooks", "codebooks_scale", "basis", "basis_scale"}
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,10 @@ class Parameters:
     Attributes:
         books: M float32 arrays (K_m, L).
         basis: (D, L) float32.
-        hidden: the perceptron as (W1, b1, W2, b2), or None.
     """
 
     books: Sequence[np.ndarray]
     basis: np.ndarray
-    hidden: Sequence[np.ndarray] | None = None
 
 
 def to_arrays(parameters: Parameters, step: float) -> dict[str, np.ndarray]:
@@ -38,7 +36,7 @@ def to_arrays(parameters: Parameters, step: float) -> dict[str, np.ndarray]:
 
     Args:
         step: of a codebook's entries, in units of their root mean square. That of the basis is
-            ``basis_step``; weights of the perceptron are int8 with a scale each, biases float16.
+            ``basis_step``.
     """
     books = [_to_steps(book, step) for book in parameters.books]
     entries = np.concatenate([values for values, _ in books])
@@ -47,15 +45,12 @@ def to_arrays(parameters: Parameters, step: float) -> dict[str, np.ndarray]:
     groups = math.gcd(latent, GROUPS)
     columns = entries.reshape(rows, groups, latent // groups).transpose(0, 2, 1)
     basis, scale = _to_steps(parameters.basis, basis_step(step, rows, len(parameters.basis)))
-    arrays = {
+    return {
         "codebooks": np.ascontiguousarray(columns).reshape(-1, groups),
         "codebooks_scale": np.array([s for _, s in books], np.float32),
         "basis": basis,
         "basis_scale": np.array([scale], np.float32),
     }
-    for (name, ndim), values in zip(PERCEPTRON, parameters.hidden or (), strict=False):
-        arrays |= entries_to_arrays(name, values, "int8" if ndim == 2 else "float16")
-    return arrays
 
 
 def basis_step(step: float, rows: int, dim: int) -> float:
@@ -81,10 +76,12 @@ def from_arrays(arrays: dict[str, np.ndarray], sizes: Sequence[int]) -> Paramete
         sizes: K_m of each codebook.
 
     Raises:
-        InputError: an array is missing or has a wrong shape or type.
+        InputError: an array is missing, is unknown or has a wrong shape or type.
     """
+    if arrays.keys() - NAMES:
+        raise InputError(f"the codec has arrays that drqed lacks: {sorted(arrays.keys() - NAMES)}")
     basis = entries_from_arrays("basis", arrays, 2)
-    dim, latent = basis.shape
+    latent = basis.shape[1]
     wrong = InputError("the codec's codebooks are missing or have a wrong shape")
     columns, scales = arrays.get("codebooks"), arrays.get("codebooks_scale")
     groups = math.gcd(latent, GROUPS)
@@ -100,13 +97,7 @@ def from_arrays(arrays: dict[str, np.ndarray], sizes: Sequence[int]) -> Paramete
     entries = cubes.reshape(-1, latent).astype(np.float32)
     parts = np.split(entries, np.cumsum(sizes)[:-1])
     books = [part * scale for part, scale in zip(parts, scales, strict=True)]
-    if "w1" not in arrays:
-        return Parameters(books, basis)
-    hidden = [entries_from_arrays(name, arrays, ndim) for name, ndim in PERCEPTRON]
-    width = len(hidden[1])
-    if [h.shape for h in hidden] != [(width, latent), (width,), (dim, width), (dim,)]:
-        raise InputError("the codec's decoder is missing or has a wrong shape")
-    return Parameters(books, basis, hidden)
+    return Parameters(books, basis)
 
 
 def shrink(parameters: Parameters, budget: int) -> dict[str, np.ndarray]:
