@@ -139,19 +139,23 @@ def run_cell(
     }
 
 
-def table_row(spec: str, cells: list[dict], scene: str, float_correct: np.ndarray) -> list[str]:
-    """One line; the interval is the bootstrap's, over queries paired with float."""
+def table_row(spec: str, cells: list[dict], scene: str, float_cell: dict) -> list[str]:
+    """One line; intervals are the bootstrap's, over queries paired with float."""
     correct = np.mean([cell["correct"] for cell in cells], axis=0)
+    precision = np.mean([cell["precision"] for cell in cells], axis=0)
+    float_correct = np.array(float_cell["correct"])
+    float_precision = np.array(float_cell["precision"])
     errors = np.concatenate([np.array(cell["errors"]) for cell in cells], axis=1)
     translation, rotation = RECALL.get(scene, (0.01, 0.1))
     recall = np.mean((errors[..., 0] < translation) & (errors[..., 1] < rotation))
     medians = np.median(np.median(errors, axis=1), axis=0)
-    low, high = bootstrap(correct - float_correct) if len(float_correct) else (0.0, 0.0)
+    low, high = bootstrap(correct - float_correct)
+    worst, best = bootstrap((precision - float_precision) / np.mean(float_precision))
 
     def mean(key: str) -> float:
         return float(np.mean([cell[key] for cell in cells]))
 
-    share = 100 * correct.mean() / float_correct.mean() if len(float_correct) else float("nan")
+    share = 100 * correct.mean() / float_correct.mean()
     return [
         spec,
         f"{mean('total_bytes') / 1000:.0f}",
@@ -160,7 +164,8 @@ def table_row(spec: str, cells: list[dict], scene: str, float_correct: np.ndarra
         f"{correct.mean():.0f}",
         f"{share:.0f}",
         f"{low:+.0f} .. {high:+.0f}",
-        f"{np.mean([c['precision'] for c in cells]):.3f}",
+        f"{precision.mean():.3f}",
+        f"{100 * worst:+.1f} .. {100 * best:+.1f}",
         f"{mean('distinct_codes'):.0f}",
         f"{medians[0]:.4f} / {medians[1]:.3f}",
         f"{recall:.2f}",
@@ -179,6 +184,7 @@ HEADER = [
     "% of float",
     "minus float, 95 %",
     "precision",
+    "% of float's, 95 %",
     "distinct",
     "median units / deg",
     "recall",
@@ -227,11 +233,11 @@ def main() -> None:
     shares: dict[str, list[float]] = {}
     for name in args.scenes:
         cells = cells_of(args, name, ["none:0", *(s for s in args.specs if s != "none:0")])
-        reference = np.array(cells["none:0"][0]["correct"])
+        plain = cells["none:0"][0]
         print(f"\n### {name}\n")
-        print_table(HEADER, [table_row(s, c, name, reference) for s, c in cells.items()])
+        print_table(HEADER, [table_row(s, c, name, plain) for s, c in cells.items()])
         for spec, own in cells.items():
-            share = np.mean([cell["correct"] for cell in own]) / reference.mean()
+            share = np.mean([cell["correct"] for cell in own]) / np.mean(plain["correct"])
             shares.setdefault(spec, []).append(100 * float(share))
     print("\n### All scenes: % of float's correct matches\n")
     rows = [[s, f"{np.mean(v):.0f}", f"{min(v):.0f}"] for s, v in shares.items()]

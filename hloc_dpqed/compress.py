@@ -34,6 +34,7 @@ from .training.sharpen import with_sharpened_targets
 BUDGET_SCOPES = ("total", "codes")
 CODEC_TRAIN = ("kept", "all")
 MAX_TRIALS = 6  # of a number of points, to fill a budget
+ASKED_BYTES = 16  # by which another budget may change the metadata
 MAX_FITS = 3  # of the codec, on the points that a budget holds
 CODEC_BYTES = "codec_budget_bytes"  # the option of codecs that can take any size
 CODEC_PART = 0.3  # of a whole-file budget, for such a codec
@@ -76,6 +77,19 @@ class CompressConf:
     def sharpens(self) -> bool:
         """Whether the codes aim at sharpened targets."""
         return self.granularity == "point" and sharpens(self.codec, self.code_targets)
+
+
+class NothingFits(InputError):
+    """Not even one point fits a budget.
+
+    Attributes:
+        conf: of the maps that were tried.
+        smallest: bytes of the one with one point.
+    """
+
+    def __init__(self, message: str, conf: CompressConf, smallest: int):
+        super().__init__(message)
+        self.conf, self.smallest = conf, smallest
 
 
 def main(
@@ -460,7 +474,7 @@ class Compressor:
             The map, and the bytes of its file.
 
         Raises:
-            InputError: not even a map with one point fits; the line says what would.
+            NothingFits: not even a map with one point does; the line says what would.
         """
         if self.conf.selector == "all":
             return self._everything(budget, scope)
@@ -541,12 +555,16 @@ class Compressor:
     def _smallest(self, codec: Codec) -> bytes:
         return self.to_bytes(self.with_points(self.kept.rows(1), codec))
 
-    def _nothing_fits(self, budget: int, codec: Codec) -> InputError:
-        smallest = self._smallest(codec)
-        return InputError(
+    def _nothing_fits(self, budget: int, codec: Codec) -> NothingFits:
+        smallest = len(self._smallest(codec))
+        # Rounded up, and the file also holds what was asked for.
+        enough = math.ceil((smallest + ASKED_BYTES) / 100) * 100
+        return NothingFits(
             f"--budget {format_size(budget)}: nothing fits, the smallest possible map "
             f"({self.conf.codec}, {codec.code_size} bytes a code, one point) has "
-            f"{format_size(len(smallest))}"
+            f"{format_size(enough)}",
+            self.conf,
+            smallest,
         )
 
 

@@ -63,6 +63,8 @@ def main(
             "for all models or one for each"
         )
     sharpened = sharpens(codec, code_targets)
+    if code_bytes < 1:
+        raise InputError(f"--code_bytes {code_bytes}: expected at least 1")
     check_output(output)
     check_device(device)
     check_seed(seed)

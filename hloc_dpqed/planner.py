@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from .compress import CODEC_BYTES, CompressConf, Compressor, keep_points
+from .compress import CODEC_BYTES, CompressConf, Compressor, NothingFits, keep_points
 from .compressed_map import CompressedMap
 from .errors import InputError
 from .holdout import HoldOut
 from .io.features import FeatureFile, ImageFeatures
+from .io.sizes import format_size
 from .kept import OTHER_BYTES, KeptPoints
 from .logger import logger
 from .mapfile import SCORE_LEVELS, XYZ_PIXELS
@@ -211,10 +212,11 @@ class Trials:
             most: plans that are tried; those of ``start`` all are.
 
         Raises:
-            InputError: no plan fits; the line says what would.
+            NothingFits: no plan does; of the one whose smallest map is the smallest.
+            InputError: no plan is possible.
         """
         outcomes: list[Outcome] = []
-        refused: list[str] = []
+        refused: list[InputError] = []
         tried: list[Plan] = []
         waiting = list(start)
         with tqdm(desc="Planning", disable=not self.progress) as bar:
@@ -225,7 +227,7 @@ class Trials:
                 try:
                     outcomes.append(self.run(plan, budget, scope))
                 except InputError as error:
-                    refused.append(str(error))
+                    refused.append(error)
                 bar.update()
                 if outcomes and not any(p in start for p in waiting):
                     # Those of the best; where all were tried, of the best of another codec.
@@ -241,7 +243,8 @@ class Trials:
                             if p not in tried and not self._leaves_more(p, best)
                         ]
         if not outcomes:
-            raise InputError(refused[-1] if refused else f"--budget {budget}: no plan to try")
+            too_large = [error for error in refused if isinstance(error, NothingFits)]
+            raise min(too_large, key=lambda error: error.smallest, default=refused[-1])
         outcomes = best_first(outcomes)
         for outcome in outcomes:
             logger.info(
@@ -295,12 +298,17 @@ def plan_compression(
 
     A map too small to hold images out gets the first candidate plan.
 
+    Where no plan fits, it is that of the smallest map, for ``Compressor.fit_budget`` to refuse.
+
     Raises:
-        InputError: no plan fits; the line says what would.
+        InputError: no plan is possible.
     """
     plans = candidate_plans(observations.dim, reference.num_points, budget, scope)
     if not plans:
-        raise InputError(f"--budget {budget}: no code is small enough; nothing fits")
+        raise InputError(
+            f"--budget {format_size(budget)}: nothing fits, the smallest possible map has "
+            f"{START_SIZES[0]} bytes of codes (one point)"
+        )
     best = plans[0]
     if reference.num_images >= MIN_IMAGES and len(plans) > 1:
         with FeatureFile(features) as file:
@@ -314,7 +322,10 @@ def plan_compression(
                 progress=progress,
                 resume=resume,
             )
-            best = trials.search(plans, neighbour_plans, budget, scope)[0].plan
+            try:
+                best = trials.search(plans, neighbour_plans, budget, scope)[0].plan
+            except NothingFits as error:  # in a part of the map: let the whole one say what would
+                return error.conf
     return best.conf(conf, budget)
 
 
@@ -330,7 +341,7 @@ def candidate_plans(dim: int, num_points: int, budget: int, scope: str) -> list[
         budget: bytes, counted as ``scope`` says: the whole file, or the codes alone.
     """
     if scope == "codes":
-        return [Plan("drqed", size) for size in (2, 4, 8) if size <= budget]
+        return [Plan("drqed", size) for size in START_SIZES if size <= budget]
     simple = [Plan("sign", dim // 8, code_targets="sharpened")] if dim % 8 == 0 else []
     largest = CODE_SIZES[-1]
     if num_points * (largest + 8) <= 0.5 * budget:

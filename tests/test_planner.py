@@ -1,5 +1,7 @@
 """The planner: pseudo-queries from the map itself, and the best plan that fits a budget."""
 
+import re
+
 import numpy as np
 import pycolmap
 import pytest
@@ -116,6 +118,15 @@ def test_plans_that_do_not_fit_are_left_out_and_none_at_all_is_told(scene, array
     assert [o.plan.codec for o in outcomes] == ["none"]
     with pytest.raises(InputError, match="smallest possible map"):
         run_plans(scene, arrays, [Plan("pq", 4)], 1_000)
+
+
+def test_of_plans_that_do_not_fit_the_smallest_map_is_told(scene, tmp_path):
+    output = tmp_path / "map.dpqed"
+    with pytest.raises(InputError, match="nothing fits, the smallest possible map") as told:
+        compress.main(scene.sfm, scene.features, output, budget=10, progress=False)
+    size = re.search(r"has ([0-9.]+ KB)$", str(told.value))[1]
+    compress.main(scene.sfm, scene.features, output, budget=size.replace(" ", ""), progress=False)
+    assert map_info(output)["num_points"] >= 1
 
 
 def test_the_same_seed_gives_the_same_outcomes(scene, arrays):
