@@ -52,6 +52,7 @@ TARGETS: dict[str, dict[int, list[tuple[float, float, float]]]] = {
         60_000: [(0.25, 2, 1.0)],
         25_000: [(0.25, 2, 0.9)],
     },
+    "south-building/xfeat": {250_000: [], 60_000: [], 25_000: []},
 }
 SHOWN = ((0.01, 0.1), (0.05, 1), (0.1, 1), (0.25, 2))
 PEERS = ("sign", "pca", "pq", "rq", "lsq")
