@@ -73,7 +73,7 @@ def num_folds(num_images: int, one_in: int = 10) -> int:
     """Into how many folds ``hold_out_queries`` divides a map of ``num_images`` images."""
     # Enough to tell plans apart, and no more than time allows.
     wanted = min(max(num_images // one_in, 4), MAX_PSEUDO_QUERIES, num_images // 2)
-    return max(2, num_images // wanted)
+    return max(2, num_images // max(wanted, 1))
 
 
 def shared_points(visibility: Visibility, rows: np.ndarray, others: np.ndarray) -> np.ndarray:

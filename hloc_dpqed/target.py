@@ -108,7 +108,7 @@ def plan_recall(
     """
     folds: list[Trials] = []
     with FeatureFile(features) as file:
-        while sum(len(trials.held.queries) for trials in folds) < MAX_PSEUDO_QUERIES:
+        for fold in range(num_folds(reference.num_images, ONE_IN)):
             folds.append(
                 Trials(
                     reference,
@@ -117,12 +117,12 @@ def plan_recall(
                     file.read,
                     global_descriptors=global_descriptors,
                     one_in=ONE_IN,
-                    fold=len(folds),
+                    fold=fold,
                     device=device,
                     resume=resume,
                 )
             )
-            if len(folds) == num_folds(reference.num_images, ONE_IN):
+            if sum(len(trials.held.queries) for trials in folds) >= MAX_PSEUDO_QUERIES:
                 break
     search = _Search(folds, target, conf if fixed else None)
     found = search.run(progress)
@@ -198,16 +198,14 @@ class _Search:
             InputError: see ``Trials.run``.
         """
         allowed = (1 - self.target.recall) * sum(len(trials.held.queries) for trials in self.folds)
-        outcome: Outcome | None = None
+        outcomes: list[Outcome] = []
         for trials in self.folds:
-            found = trials.run(plan, size, "total")
-            outcome = outcome or replace(found, errors=found.errors[:0])
-            outcome = replace(outcome, errors=np.concatenate([outcome.errors, found.errors]))
-            recall = outcome.recall(self.target.translation, self.target.rotation)
-            if (1 - recall) * len(outcome.errors) > allowed + 1e-9:
+            outcomes.append(trials.run(plan, size, "total"))
+            pooled = replace(outcomes[0], errors=np.concatenate([o.errors for o in outcomes]))
+            recall = pooled.recall(self.target.translation, self.target.rotation)
+            if (1 - recall) * len(pooled.errors) > allowed + 1e-9:
                 break
-        assert outcome is not None
-        return outcome
+        return pooled
 
     def _candidates(self, size: int, plan: Plan | None) -> Iterator[Plan]:
         if plan is not None:
