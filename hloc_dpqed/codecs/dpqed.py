@@ -5,8 +5,10 @@ Efficient Camera Relocalization", ECCV 2024. docs/method.md lists what is known 
 what was chosen here.
 """
 
+import functools
 from typing import Any
 
+import faiss
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,8 +24,8 @@ from ..training.kmeans import product_codebooks
 from ..training.loop import minimise
 from ..training.losses import contrastive_loss, hardest_negatives, reconstruction_loss, triplet_loss
 from .base import BLOCK_ROWS, Codec
-from .packing import codebooks_for, num_centroids, pack_indices, unpack_indices
-from .pq import training_rows
+from .packing import codebooks_for, num_centroids, unpack_indices
+from .pq import product_codes, product_quantizer, training_rows
 
 LOSSES = ("reconstruction", "triplet_original", "triplet_dequantized", "both", "contrastive")
 
@@ -154,19 +156,12 @@ class DPQEDCodec(Codec):
         )
         return cls(codebooks, network, bits).stored()
 
+    @functools.cached_property
+    def _quantizer(self) -> faiss.ProductQuantizer:
+        return product_quantizer(self.codebooks.numpy(), self.bits)
+
     def encode(self, descriptors: np.ndarray) -> np.ndarray:
-        codes = np.zeros((len(descriptors), self.code_size), np.uint8)
-        m = len(self.codebooks)
-        norms = (self.codebooks**2).sum(2)
-
-        def block(rows: slice) -> None:
-            described = torch.from_numpy(np.array(descriptors[rows], np.float32))
-            parts = described.unflatten(1, (m, -1)).transpose(0, 1)
-            cost = norms[:, None] - 2 * parts @ self.codebooks.transpose(1, 2)
-            codes[rows] = pack_indices(cost.argmin(2).T.numpy(), self.bits)
-
-        spread_rows(block, len(descriptors), BLOCK_ROWS)
-        return codes
+        return product_codes(self._quantizer, descriptors)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         offsets = torch.arange(len(self.codebooks)) * self.codebooks.shape[1]

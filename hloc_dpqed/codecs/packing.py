@@ -37,16 +37,8 @@ def num_centroids(rows: int, bits: int, name: str) -> int:
     return min(wanted, rows)
 
 
-def pack_indices(indices: np.ndarray, bits: int) -> np.ndarray:
-    """(N, M) indices to (N, M * bits / 8) uint8; with 4 bits the lower half comes first."""
-    indices = indices.astype(np.uint8)
-    if bits == 8:
-        return np.ascontiguousarray(indices)
-    return indices[:, 0::2] | (indices[:, 1::2] << 4)
-
-
 def unpack_indices(codes: np.ndarray, bits: int) -> np.ndarray:
-    """The inverse of ``pack_indices``: (N, M) uint8."""
+    """(N, M * bits / 8) uint8 codes to (N, M) uint8; with 4 bits the lower half comes first."""
     codes = np.asarray(codes, np.uint8)
     if bits == 8:
         return codes

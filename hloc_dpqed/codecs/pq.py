@@ -42,6 +42,31 @@ def pad_centroids(centroids: np.ndarray, bits: int) -> np.ndarray:
     return np.pad(centroids, ((0, 0), (0, missing), (0, 0)), constant_values=FAR)
 
 
+def product_quantizer(centroids: np.ndarray, bits: int) -> faiss.ProductQuantizer:
+    """faiss's quantizer with (M, K, d) float32 centroids, K at most 2 ** ``bits``."""
+    m, _, sub = centroids.shape
+    quantizer = faiss.ProductQuantizer(m * sub, m, bits)
+    padded = pad_centroids(centroids, bits)
+    faiss.copy_array_to_vector(np.ascontiguousarray(padded).ravel(), quantizer.centroids)
+    return quantizer
+
+
+def product_codes(
+    quantizer: faiss.ProductQuantizer, descriptors: np.ndarray, rotation: np.ndarray | None = None
+) -> np.ndarray:
+    """Codes of (N, D) descriptors, first times ``rotation``' if given: (N, code_size) uint8."""
+    codes = np.empty((len(descriptors), quantizer.code_size), np.uint8)
+
+    def block(rows: slice) -> None:
+        own = np.ascontiguousarray(descriptors[rows], np.float32)
+        if rotation is not None:
+            own = project(own, rotation.T)
+        codes[rows] = quantizer.compute_codes(own)
+
+    spread_rows(block, len(codes), BLOCK_ROWS)
+    return codes
+
+
 class PQCodec(Codec):
     """Codebooks of K centroids over D / M dimensions each.
 
@@ -62,9 +87,7 @@ class PQCodec(Codec):
         if k > 1 << bits:
             raise InputError("the codec's centroids are missing or have a wrong shape")
         self.dim, self.code_size = m * sub, m * bits // 8
-        self._pq = faiss.ProductQuantizer(self.dim, m, bits)
-        padded = pad_centroids(self.centroids, bits)
-        faiss.copy_array_to_vector(np.ascontiguousarray(padded).ravel(), self._pq.centroids)
+        self._pq = product_quantizer(self.centroids, bits)
 
     @classmethod
     def fit(
@@ -101,16 +124,7 @@ class PQCodec(Codec):
         return m, num_centroids(len(observations), bits, cls.name)
 
     def encode(self, descriptors: np.ndarray) -> np.ndarray:
-        codes = np.empty((len(descriptors), self.code_size), np.uint8)
-
-        def block(rows: slice) -> None:
-            own = np.ascontiguousarray(descriptors[rows], np.float32)
-            if self.rotation is not None:
-                own = project(own, self.rotation.T)
-            codes[rows] = self._pq.compute_codes(own)
-
-        spread_rows(block, len(codes), BLOCK_ROWS)
-        return codes
+        return product_codes(self._pq, descriptors, self.rotation)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         codes = np.ascontiguousarray(codes, np.uint8)
