@@ -19,6 +19,7 @@ from budgets import SHOWN, TARGETS, measures_of, outcome
 from common import Scene, load_scene, measure, print_table
 
 from hloc_dpqed import compress, fit_codec
+from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.atomic import write_text
 from hloc_dpqed.localize import retrieve
 from hloc_dpqed.mapfile import read_map, section_bytes
@@ -125,7 +126,11 @@ def main() -> None:
         rows = []
         for budget in TARGETS[name]:
             for label, (short, file) in codecs.items():
-                found = cell(scene, budget, short, file, args.output, args.ransac_seeds)
+                try:
+                    found = cell(scene, budget, short, file, args.output, args.ransac_seeds)
+                except InputError as error:  # global descriptors may take more than the budget
+                    print(error)
+                    continue
                 rows.append(row(f"{budget / 1000:g} KB, {label}", found))
         print(f"\n### {name}\n")
         print_table(header, rows)

@@ -15,7 +15,14 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from .compress import CODEC_BYTES, CompressConf, Compressor, NothingFits, keep_points
+from .compress import (
+    CODEC_BYTES,
+    CompressConf,
+    Compressor,
+    NothingFits,
+    encode_global_descriptors,
+    keep_points,
+)
 from .compressed_map import CompressedMap
 from .errors import InputError
 from .holdout import HoldOut
@@ -303,6 +310,10 @@ def plan_compression(
     Raises:
         InputError: no plan is possible.
     """
+    if global_descriptors is not None and scope == "total":  # trials do without them
+        stored = encode_global_descriptors(global_descriptors, conf.seed)
+        arrays = [stored.codes, *stored.codec.tensors().values()]
+        budget = max(budget - sum(array.nbytes for array in arrays), 1)
     plans = candidate_plans(observations.dim, reference.num_points, budget, scope)
     if not plans:
         raise InputError(

@@ -11,7 +11,7 @@ from hloc_dpqed import compress
 from hloc_dpqed.compress import CompressConf
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.evaluate import pose_error
-from hloc_dpqed.io.features import FeatureFile
+from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.mapfile import map_info
 from hloc_dpqed.measures import PosedQuery
@@ -23,6 +23,7 @@ from hloc_dpqed.planner import (
     best_first,
     candidate_plans,
     neighbour_plans,
+    plan_compression,
 )
 from hloc_dpqed.pseudo_queries import (
     RANSAC_SEEDS,
@@ -127,6 +128,19 @@ def test_of_plans_that_do_not_fit_the_smallest_map_is_told(scene, tmp_path):
     size = re.search(r"has ([0-9.]+ KB)$", str(told.value))[1]
     compress.main(scene.sfm, scene.features, output, budget=size.replace(" ", ""), progress=False)
     assert map_info(output)["num_points"] >= 1
+
+
+def test_stored_global_descriptors_are_no_part_of_what_is_planned(scene, arrays):
+    reference, observations = arrays
+    described = read_global_descriptors(scene.global_features, reference.image_names)
+    wide = np.tile(described, (1, 2_000 // described.shape[1]))
+    base = CompressConf(selector="random")
+    taken = 2 * wide.size  # float16
+    planned = [
+        plan_compression(reference, observations, scene.features, size, "total", base, stored)
+        for size, stored in ((20_000, None), (20_000 + taken, wide))
+    ]
+    assert planned[0] == planned[1]
 
 
 def test_the_same_seed_gives_the_same_outcomes(scene, arrays):
