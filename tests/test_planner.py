@@ -138,7 +138,7 @@ def test_stored_global_descriptors_are_no_part_of_what_is_planned(scene, arrays)
     taken = 2 * wide.size  # float16
     planned = [
         plan_compression(reference, observations, scene.features, size, "total", base, stored)
-        for size, stored in ((20_000, None), (20_000 + taken, wide))
+        for size, stored in ((6_000, None), (6_000 + taken, wide))
     ]
     assert planned[0] == planned[1]
 
