@@ -245,7 +245,9 @@ def test_bad_arguments_of_images_are_one_line(rendered, tmp_path, capsys, argume
 
 
 def test_auto_without_hloc_is_sift(monkeypatch):
-    monkeypatch.setitem(sys.modules, "hloc", None)
+    # Other tests may have imported some of its modules.
+    for name in ["hloc", *(name for name in sys.modules if name.startswith("hloc."))]:
+        monkeypatch.setitem(sys.modules, name, None)
     assert from_images.choose_extractor("auto", None) == "sift"
 
 
