@@ -20,7 +20,7 @@ from .compress import (
     CompressConf,
     Compressor,
     NothingFits,
-    encode_global_descriptors,
+    global_code_bytes,
     keep_points,
 )
 from .compressed_map import CompressedMap
@@ -311,9 +311,7 @@ def plan_compression(
         InputError: no plan is possible.
     """
     if global_descriptors is not None and scope == "total":  # trials do without them
-        stored = encode_global_descriptors(global_descriptors, conf.seed)
-        arrays = [stored.codes, *stored.codec.tensors().values()]
-        budget = max(budget - sum(array.nbytes for array in arrays), 1)
+        budget = max(budget - global_code_bytes(*global_descriptors.shape)[1], 1)
     plans = candidate_plans(observations.dim, reference.num_points, budget, scope)
     if not plans:
         raise InputError(

@@ -89,12 +89,14 @@ class Codec(ABC):
         where they come with no other.
         """
         parts = [np.zeros((0, self.code_size), np.uint8)]
-        order = np.argsort(observations.point_index, kind="stable")
-        points = observations.point_index[order]
+        targets = observations.targets
+        if targets is None:
+            order = np.argsort(observations.point_index, kind="stable")
+            points = observations.point_index[order]
         for first in range(0, observations.num_points, ENCODE_POINTS):
             last = min(first + ENCODE_POINTS, observations.num_points)
-            if observations.targets is not None:
-                aims = observations.targets[first:last]
+            if targets is not None:
+                aims = targets[first:last]
             else:
                 begin, end = np.searchsorted(points, [first, last])
                 aims = mean_descriptors(
