@@ -27,7 +27,7 @@ from .logger import logger
 from .mapfile import SCORE_LEVELS, XYZ_PIXELS, canonical_map, to_bytes
 from .reference import Observations, ReferenceMap
 from .selection import ORDERS, SELECTORS, SelectionProblem, select_points, selection_order
-from .threads import check_device, check_seed, set_num_threads
+from .threads import check_device, check_seed, set_num_threads, steady_products
 from .training.checkpoint import fit_folder
 from .training.sharpen import with_sharpened_targets
 
@@ -92,6 +92,7 @@ class NothingFits(InputError):
         self.conf, self.smallest = conf, smallest
 
 
+@steady_products()
 def main(
     reference_sfm: Path,
     features: Path,
@@ -341,6 +342,7 @@ class Compressor:
         resume: folder where interrupted fits continue, see ``fit_codec``.
     """
 
+    @steady_products()
     def __init__(
         self,
         reference: ReferenceMap,
@@ -411,6 +413,7 @@ class Compressor:
         """The map with at most ``num_points`` points."""
         return self.with_points(self.kept.rows(num_points))
 
+    @steady_products()
     def with_points(self, rows: np.ndarray, codec: Codec | None = None) -> CompressedMap:
         """The map with the points ``rows`` ((k,) int64, increasing), in the file's order.
 
@@ -454,6 +457,7 @@ class Compressor:
         done[missing] = True
         return codes[rows]
 
+    @steady_products()
     def to_bytes(self, compressed: CompressedMap) -> bytes:
         """The file of a map of this compressor."""
         return to_bytes(
@@ -462,6 +466,7 @@ class Compressor:
             score_levels=self.conf.score_levels,
         )
 
+    @steady_products()
     def fit_budget(
         self, budget: int, scope: str, *, slack: float = 0.002
     ) -> tuple[CompressedMap, bytes]:

@@ -14,11 +14,12 @@ from .io.atomic import check_output, write_bytes
 from .io.model import read_observations, read_reference
 from .logger import logger
 from .reference import Observations
-from .threads import check_device, check_seed, set_num_threads
+from .threads import check_device, check_seed, set_num_threads, steady_products
 from .training.checkpoint import fit_folder
 from .training.sharpen import with_sharpened_targets
 
 
+@steady_products()
 def main(
     reference_sfm: Sequence[Path],
     features: Sequence[Path],

@@ -23,11 +23,12 @@ from .localization.pose import check_pose_estimator
 from .logger import logger
 from .mapfile import read_map
 from .same_features import check_dimension, check_extractor
-from .threads import check_device, check_seed, set_num_threads
+from .threads import check_device, check_seed, set_num_threads, steady_products
 
 FALLBACKS = ("none", "closest")
 
 
+@steady_products()
 def main(
     map: Path,
     queries: Path,

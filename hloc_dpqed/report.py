@@ -42,7 +42,7 @@ from .report_figures import (
 )
 from .report_html import Picture, document, escape, match_picture, picture_definitions, table
 from .report_images import check_pillow, load_pictures
-from .threads import check_device, set_num_threads
+from .threads import check_device, set_num_threads, steady_products
 
 UNCOMPRESSED = "float (uncompressed)"
 
@@ -104,6 +104,7 @@ class MapOutcome:
         )
 
 
+@steady_products()
 def main(
     maps: Sequence[Path],
     queries: Path,

@@ -32,7 +32,7 @@ from .mapfile import read_map, section_bytes, to_bytes
 from .measures import Measures, PosedQuery, bootstrap, measure
 from .selection import SEE_CODEC, SELECTORS, select_points
 from .sweep_plots import check_matplotlib, write_plots
-from .threads import check_device, check_seed, set_num_threads
+from .threads import check_device, check_seed, set_num_threads, steady_products
 from .training.checkpoint import fit_folder
 
 # The paper's central experiment: at a fixed memory for codes, short codes for many points against
@@ -65,6 +65,7 @@ class Cell:
     num_points: int
 
 
+@steady_products()
 def main(
     reference_sfm: Path,
     features: Path,

@@ -1,10 +1,12 @@
 """The one place that sets threads, and checks of what the work runs with.
 
 torch, faiss, numpy and pycolmap each bring a pool of their own; left alone they each take every
-core and, running together, slow one another down.
+core and, running together, slow one another down. What the environment (``OMP_NUM_THREADS``,
+``OPENBLAS_NUM_THREADS``, ``MKL_NUM_THREADS``) tells them must not decide a result.
 """
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +15,7 @@ from typing import TypeVar
 
 import faiss
 import torch
+from threadpoolctl import ThreadpoolController
 
 from .errors import InputError
 
@@ -62,11 +65,41 @@ _local = _Local()
 _lock = threading.Lock()
 _depth = 0  # blocks of ``single_threaded`` that threads are in
 _before = 1  # torch's threads outside of them
+_products = contextlib.ExitStack()  # holds the pools of BLAS to one thread
+_product_depth = 0  # blocks of ``steady_products`` that threads are in
+
+
+@functools.cache
+def _blas_pools() -> ThreadpoolController:
+    # Once: finding them looks through all loaded libraries. numpy and faiss are among them.
+    return ThreadpoolController().select(user_api="blas")
+
+
+@contextlib.contextmanager
+def steady_products() -> Iterator[None]:
+    """Let numpy's and faiss's BLAS use one thread inside the block; also a decorator.
+
+    They divide products and decompositions by as many threads as the environment names, whatever
+    ``set_num_threads`` was told, and with each number they round otherwise. All work whose result
+    is kept belongs into such a block. Blocks may be nested, and several threads be in one.
+    """
+    global _product_depth
+    with _lock:
+        if _product_depth == 0:
+            _products.enter_context(_blas_pools().limit(limits=1))
+        _product_depth += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _product_depth -= 1
+            if _product_depth == 0:
+                _products.close()
 
 
 @contextlib.contextmanager
 def single_threaded() -> Iterator[None]:
-    """Let torch and faiss use the calling thread only, inside the block.
+    """Let torch, faiss and BLAS use the calling thread only, inside the block.
 
     For work that is itself spread over threads, a whole query each. And for forked processes: they
     inherit OpenMP pools whose threads do not exist in them, and hang in the first parallel region.
@@ -82,7 +115,8 @@ def single_threaded() -> Iterator[None]:
         torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     try:
-        yield
+        with steady_products():
+            yield
     finally:
         faiss.omp_set_num_threads(faiss_threads)
         with _lock:
@@ -140,8 +174,11 @@ def spread(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     Each thread computes on its own: what comes out does not depend on their number where the items
     do not.
     """
-    if num_workers() == 1 or len(items) <= 1:
+    if num_workers() == 1:
         return [work(item) for item in items]
+    if len(items) <= 1:
+        with single_threaded():
+            return [work(item) for item in items]
     with team():
         assert _local.pool is not None
         return list(_local.pool.map(work, items))

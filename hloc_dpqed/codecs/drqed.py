@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from ..errors import InputError
 from ..reference import Observations, target_descriptors
-from ..threads import spread_rows
+from ..threads import single_threaded, spread_rows
 from ..training.batches import Tracks
 from ..training.beam import beam_search, orthogonal_codebooks
 from ..training.checkpoint import FitCheckpoint
@@ -67,12 +67,14 @@ class DRQEDCodec(Codec):
     @functools.cached_property
     def _table(self) -> torch.Tensor:
         """What each centroid adds to the descriptor: decoding is then a sum of table rows."""
-        return torch.cat([book @ self.basis.T for book in self.codebooks])
+        with single_threaded():
+            return torch.cat([book @ self.basis.T for book in self.codebooks])
 
     @functools.cached_property
     def _search(self) -> tuple[list[torch.Tensor], torch.Tensor]:
         """What encoding needs; a map that is only read does without."""
-        return orthogonal_codebooks(self.codebooks, self.basis)
+        with single_threaded():
+            return orthogonal_codebooks(self.codebooks, self.basis)
 
     @classmethod
     def fit(

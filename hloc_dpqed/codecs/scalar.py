@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..reference import Observations, normalise_rows
+from ..threads import steady_products
 from ..training.kmeans import latent_basis
 from .base import Codec, project
 from .entries import entries_from_arrays, entries_to_arrays
@@ -233,6 +234,7 @@ class RaBitQCodec(Codec):
         return cls(entries_from_arrays("mean", tensors, 1), config["seed"])
 
 
+@steady_products()
 def _hadamard_rotation(dim: int, seed: int) -> np.ndarray:
     """A random orthogonal (D, D) matrix that any machine computes alike: no decomposition.
 

@@ -20,7 +20,7 @@ from ..io.lists import read_poses, read_queries
 from ..io.sizes import format_size
 from ..logger import logger
 from ..mapfile import map_info, read_map
-from ..threads import set_num_threads
+from ..threads import set_num_threads, steady_products
 from .dataset import Dataset, photos_dataset, render_dataset
 
 # The paper's codec is trained for half of its steps, so that the whole stays under three minutes.
@@ -82,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N")
 
 
+@steady_products()
 def main(
     output: Path,
     images: Path | None = None,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..threads import steady_products
 from .base import SelectionProblem
 from .basic import (
     random_order,
@@ -49,6 +50,7 @@ SEE_CODEC = {"hybrid"}  # these look at how the codec keeps the points
 LONG = {"hybrid", "ilp", "qp", "triplet"}  # these can show their progress
 
 
+@steady_products()
 def select_points(
     problem: SelectionProblem,
     name: str,
@@ -95,6 +97,7 @@ def select_points(
     return np.sort(np.asarray(rows, np.int64))
 
 
+@steady_products()
 def selection_order(
     problem: SelectionProblem,
     name: str,

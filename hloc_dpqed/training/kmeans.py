@@ -9,7 +9,7 @@ MAX_ROWS = 16_384  # 64 a centroid: more changes little, and the start is refine
 def kmeans(x: np.ndarray, num_centroids: int, seed: int, iterations: int = 10) -> np.ndarray:
     """(N, d) rows to (num_centroids, d) float32 centroids; N >= num_centroids.
 
-    Deterministic given the seed and the number of threads.
+    Deterministic given the seed and the number of threads (``codecs.fit_codec`` allows one).
     """
     algorithm = faiss.Kmeans(
         x.shape[1],
