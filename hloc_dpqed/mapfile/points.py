@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pycolmap
 
-from ..compressed_map import CompressedMap
+from ..compressed_map import CompressedMap, camera_centres, too_far
 from ..errors import InputError
 from .rans import Coder, Player, Recorder, code_integers
 
@@ -122,8 +122,7 @@ def choose_grid(
         raise InputError("a point has coordinates that are not finite")
     if len(xyz) == 0:
         return Grid(np.zeros(3), xyz_error or 1.0, 16)
-    poses = compressed.cam_from_world
-    centres = -np.einsum("nji,nj->ni", poses[:, :, :3], poses[:, :, 3])
+    centres = camera_centres(compressed.cam_from_world)
     focal = np.array([pixels_per_radian(camera) for camera in compressed.cameras])
     visibility = compressed.visibility
     image = visibility.image_of_observation()
@@ -133,7 +132,8 @@ def choose_grid(
     pixel = np.full(len(xyz), np.inf)
     np.minimum.at(pixel, visibility.indices, depth / focal[compressed.camera_index[image]])
     seen = np.isfinite(pixel) & (pixel > 0)
-    low, high = centres.min(0, initial=np.inf), centres.max(0, initial=-np.inf)
+    inside = centres[~too_far(centres, xyz, centres)]
+    low, high = inside.min(0, initial=np.inf), inside.max(0, initial=-np.inf)
     if not seen.any():  # no camera to be exact for: a part of the points' extent
         low, high = xyz.min(0), xyz.max(0)
         reach = max(float((high - low).max()), 1e-6)
