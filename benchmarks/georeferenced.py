@@ -10,13 +10,14 @@ itself and with the map's export, both on matches by mutual nearest neighbours.
 
 import argparse
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 from common import DATA, SCENES, print_table
 
-from hloc_dpqed import compress, evaluate, localize
+from hloc_dpqed import compress, evaluate, export, localize
 from hloc_dpqed.io.lists import read_poses, write_poses
 
 TURN = pycolmap.Rotation3d(np.array([0.3, -0.5, 0.4, 0.7]) / np.sqrt(0.99)).matrix()
@@ -52,6 +53,42 @@ def move(
     return out / "sfm", out / "truth.txt"
 
 
+def by_hloc(
+    model: Path,
+    compressed: Path,
+    work: Path,
+    pairs: Path,
+    queries: Path,
+    features: Path,
+    truth: Path,
+    runs: int,
+) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+    """Median errors of hloc's runs with the model, the map's export, and the map itself."""
+    from hloc import localize_sfm, match_features
+
+    from hloc_dpqed.hloc_bridge import installed
+
+    exported = export.main(compressed, work / "exported", progress=False)
+    with installed():
+        for how, reference, described in (
+            ("model", model, features),
+            ("export", exported / "sfm", exported / "features.h5"),
+            ("map", compressed, compressed),
+        ):
+            matches = work / f"matches-{how}.h5"
+            match_features.match_from_paths(
+                match_features.confs["NN-mutual"], pairs, matches, features, described
+            )
+            errors = []
+            for run in range(runs):
+                pycolmap.set_random_seed(run)
+                results = work / f"hloc-{how}-{run}.txt"
+                localize_sfm.main(reference, queries, pairs, features, matches, results)
+                told = evaluate.main(results, truth)
+                errors.append((told["median_translation"], told["median_rotation"]))
+            yield how, errors
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument(
@@ -59,6 +96,7 @@ def main() -> None:
     )
     parser.add_argument("--frames", nargs="+", choices=FRAMES, default=list(FRAMES))
     parser.add_argument("--seeds", type=int, default=10, help="of RANSAC")
+    parser.add_argument("--hloc", action="store_true", help="localize with hloc's localize_sfm")
     args = parser.parse_args()
     rows = []
     for name in args.scenes:
@@ -72,6 +110,12 @@ def main() -> None:
                 compress.main(
                     model, scene / features, found, codec="pq", code_bytes=8, progress=False
                 )
+                if args.hloc:
+                    own = scene / pairs, scene / "queries.txt", scene / features, truth
+                    for how, told in by_hloc(model, found, work, *own, args.seeds):
+                        mean = np.mean(told, 0) / (FRAMES[label][0], 1)
+                        rows.append([name, label, how, f"{mean[0]:.5f}", f"{mean[1]:.4f}"])
+                    continue
                 errors = []
                 for seed in range(args.seeds):
                     results = work / f"results-{seed}.txt"
@@ -84,7 +128,9 @@ def main() -> None:
                 size = found.stat().st_size
             mean = np.mean(errors, 0) / (FRAMES[label][0], 1)
             rows.append([name, label, f"{mean[0]:.5f}", f"{mean[1]:.4f}", f"{size:,}"])
-    print_table(["scene", "frame", "translation", "rotation, degrees", "bytes"], rows)
+    last = [] if args.hloc else ["bytes"]
+    how = ["hloc with"] if args.hloc else []
+    print_table(["scene", "frame", *how, "translation", "rotation, degrees", *last], rows)
 
 
 if __name__ == "__main__":

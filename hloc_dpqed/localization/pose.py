@@ -48,6 +48,10 @@ class LocalFrame:
         unit = float(np.median(np.linalg.norm(points3D - origin, axis=1)))
         return LocalFrame(origin, unit if 0 < unit < np.inf else 1.0)
 
+    def is_needed(self) -> bool:
+        """Whether a solver that is given the map's own coordinates would lose digits."""
+        return bool(np.abs(self.origin).max() > 100 * self.unit) or not 1e-3 < self.unit < 1e3
+
     def points(self, points3D: np.ndarray) -> np.ndarray:
         """(n, 3) points of the map, in this frame."""
         return (points3D - self.origin) / self.unit
