@@ -58,7 +58,8 @@ def _evaluate(args: dict[str, Any]) -> None:
     print(f"localized {figures['num_localized']} of {figures['num_queries']} queries")
     for name, unit in (("translation", "map units"), ("rotation", "degrees")):
         median = figures[f"median_{name}"]
-        print(f"median {name} error: " + ("infinite" if median is None else f"{median:.4f} {unit}"))
+        shown = "infinite" if median is None else f"{evaluate.format_length(median)} {unit}"
+        print(f"median {name} error: {shown}")
     for row in figures["recall"]:
         print(f"recall at {row['translation']:g} / {row['rotation']:g}: {row['fraction']:.3f}")
 

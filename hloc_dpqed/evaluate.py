@@ -117,6 +117,11 @@ def pose_error(estimated: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     return float(np.linalg.norm(centre - true_centre)), float(angle)
 
 
+def format_length(length: float) -> str:
+    """A length in map units to four decimals, or to three digits where those would be zeros."""
+    return f"{length:.4f}" if length == 0 or length >= 1e-4 else f"{length:.3g}"
+
+
 def parse_thresholds(text: str) -> list[tuple[float, float]]:
     """``0.25/2,0.5/5`` to pairs of map units and degrees.
 

@@ -44,6 +44,7 @@ from .feature_store import FeatureStore, is_map_file
 from .image_rows import check_matchable, image_rows
 from .io.features import feature_kind
 from .io.reconstruction import to_reconstruction
+from .localization.pose import LocalFrame
 from .mapfile import read_map
 from .same_features import OVERRIDE, check_dimension, check_extractor
 
@@ -310,6 +311,31 @@ def _wrap_get_matches(original: Callable[..., Any]) -> Callable[..., Any]:
     return get_matches
 
 
+def _estimate_in_local_frame(
+    points2D: Any,
+    points3D: Any,
+    camera: pycolmap.Camera,
+    estimation_options: Any = None,
+    refinement_options: Any = None,
+    **others: Any,
+) -> Any:
+    """pycolmap's function, in a local frame where hloc localizes with a georeferenced map."""
+    options = {"estimation_options": estimation_options, "refinement_options": refinement_options}
+    options = {name: value for name, value in options.items() if value is not None} | others
+    xyz = np.array(points3D, np.float64).reshape(-1, 3)
+    frame = LocalFrame.around(xyz)
+    if _row_counts.get() is None or not frame.is_needed():
+        return pycolmap.estimate_and_refine_absolute_pose(points2D, points3D, camera, **options)
+    if isinstance(refinement_options, dict):
+        options["refinement_options"] = frame.refinement(refinement_options)
+    answer = pycolmap.estimate_and_refine_absolute_pose(
+        points2D, frame.points(xyz), camera, **options
+    )
+    if answer is not None:
+        answer["cam_from_world"] = frame.pose_in_map(answer["cam_from_world"])
+    return answer
+
+
 def _matcher_module(name: str, cls: type) -> types.ModuleType:
     """A module with one matcher, as hloc's ``dynamic_load`` looks for it."""
     module = types.ModuleType(f"hloc.matchers.{name}", cls.__doc__)
@@ -450,9 +476,11 @@ def install(allow_other_extractor: bool = False) -> None:
     try:
         for name in ("match_features", "utils.io", "pairs_from_retrieval"):
             _replace(stages[name], "h5py", h5py_view)
-        for name in ("localize_sfm", "visualization"):
-            if name in stages:
-                _replace(stages[name], "pycolmap", pycolmap_view)
+        if "visualization" in stages:
+            _replace(stages["visualization"], "pycolmap", pycolmap_view)
+        local = {"estimate_and_refine_absolute_pose": _estimate_in_local_frame}
+        solving = _View(pycolmap, Reconstruction=pycolmap_view.Reconstruction, **local)
+        _replace(stages["localize_sfm"], "pycolmap", solving)
         wrappers: list[tuple[str, str, Callable[..., Any]]] = [
             (
                 "match_features",

@@ -149,7 +149,7 @@ def expected_error(
     # A turn w moves a point by w x local: the derivative by w of v . (w x local) is local x v.
     by_turn = np.cross(local[:, None], by_shift)
     jacobian = np.concatenate([by_turn, by_shift], 2).reshape(-1, 6)
-    prior = np.diag([1 / 0.1**2] * 3 + [1 / max(extent, 1e-9) ** 2] * 3)
+    prior = np.diag([1 / 0.1**2] * 3 + [1 / (extent or 1.0) ** 2] * 3)
     covariance = np.linalg.inv(jacobian.T @ jacobian / noise + prior)
     return float(np.sqrt(np.trace(covariance[3:, 3:])))
 
@@ -170,7 +170,7 @@ def mean_log_error(errors: np.ndarray, expected: np.ndarray, extent: float) -> f
         errors, expected: as ``localize_held_out`` gives them.
         extent: of the scene, in map units.
     """
-    extent = max(extent, 1e-9)
+    extent = extent or 1.0  # all cameras in one place
     measured, allowed = errors[..., 0], expected[:, None]
     error = np.where(measured >= LOST * allowed, measured, allowed)
     return float(np.log(np.clip(error / extent, 1e-5, 1)).mean())

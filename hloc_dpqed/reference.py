@@ -18,7 +18,7 @@ class ReferenceMap:
         cameras: the distinct cameras that the images use.
         camera_index: (I,) int32 into ``cameras``.
         cam_from_world: (I, 3, 4) float64 poses [R | t].
-        point_ids: (P,) int64 COLMAP point ids, increasing.
+        point_ids: (P,) COLMAP point ids, increasing; int64, or uint64 where one needs it.
         xyz: (P, 3) float64 coordinates in map units.
         reprojection_error: (P,) float32 mean reprojection error in pixels, -1 where unknown.
         visibility: I x P, one entry for each (image, point).

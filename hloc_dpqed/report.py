@@ -20,7 +20,7 @@ from .codecs import fit_codec
 from .compress import CompressConf, Compressor
 from .compressed_map import CompressedMap
 from .errors import InputError
-from .evaluate import DEFAULT_THRESHOLDS, parse_thresholds, pose_error
+from .evaluate import DEFAULT_THRESHOLDS, format_length, parse_thresholds, pose_error
 from .io.atomic import check_output, write_text
 from .io.features import open_hdf5
 from .io.model import read_observations, read_reference
@@ -320,7 +320,7 @@ def accuracy_section(
             f"{np.isfinite(own.errors[..., 0]).mean():.3f}",
             f"{own.correct.mean():.1f}",
             f"{own.precision.mean():.3f}",
-            f"{translation:.4f} / {rotation:.3f}",
+            f"{format_length(translation)} / {rotation:.3f}",
             *(f"{own.recall(*limit):.3f}" for limit in limits),
         ]
         if baseline is not None:
@@ -433,11 +433,12 @@ def dropped_points(xyz: np.ndarray, kept: np.ndarray, tolerance: float) -> np.nd
 def error_section(outcomes: Sequence[MapOutcome], queries: Sequence[PosedQuery]) -> str:
     """Histograms, and the median error of each query."""
     errors = {outcome.label: outcome.measures(queries).errors for outcome in outcomes}
+    medians = [np.median(own, axis=1) for own in errors.values()]
     header = ["query", *(f"{label} (units / degrees)" for label in errors)]
     rows = [
         [
             query.name,
-            *("{:.4f} / {:.3f}".format(*np.median(own[k], axis=0)) for own in errors.values()),
+            *(f"{format_length(own[k, 0])} / {own[k, 1]:.3f}" for own in medians),
         ]
         for k, query in enumerate(queries)
     ]

@@ -96,11 +96,12 @@ def error_figure(errors: dict[str, np.ndarray], bins: int = 24) -> Any:
     figure = make_subplots(1, 2, horizontal_spacing=0.08)
     titles = ("translation error (map units)", "rotation error (degrees)")
     for column, title in enumerate(titles):
-        # A millionth stands for less: in a synthetic scene errors may be zero.
-        logs = {
-            label: np.log10(np.maximum(own[np.isfinite(own[:, column]), column], 1e-6))
-            for label, own in errors.items()
-        }
+        # In a synthetic scene errors may be zero: a millionth, or of a map in small units of its
+        # greatest error, stands for less.
+        known = {label: own[np.isfinite(own[:, column]), column] for label, own in errors.items()}
+        greatest = max((own.max(initial=0) for own in known.values()), default=0.0)
+        least = 1e-6 * min(1.0, greatest) if greatest > 0 else 1e-6
+        logs = {label: np.log10(np.maximum(own, least)) for label, own in known.items()}
         values = np.concatenate(list(logs.values()))
         low, high = (values.min(), values.max()) if len(values) else (-3.0, 0.0)
         edges = np.linspace(low, max(high, low + 0.1), bins + 1)
@@ -176,6 +177,8 @@ def scene_figure(
     centres = _centres(database[0])
     low, high = _box(np.concatenate([everything, centres]) if len(everything) else centres)
     size = 0.03 * float(np.linalg.norm(high - low))
+    # Browsers draw in float32, which has half a metre at the radius of the earth.
+    origin = _origin(low, high)
     figure = go.Figure()
     hidden = 0
 
@@ -184,7 +187,7 @@ def scene_figure(
         if len(inside) > MAX_DRAWN:
             chosen = np.random.default_rng(0).choice(len(inside), MAX_DRAWN, replace=False)
             inside = inside[np.sort(chosen)]
-        x, y, z = inside.astype(np.float32).T
+        x, y, z = (inside - origin).astype(np.float32).T
         figure.add_scatter3d(
             x=x,
             y=y,
@@ -204,7 +207,7 @@ def scene_figure(
             for pose, camera, own in zip(cameras[0], cameras[1], known, strict=True)
             if own
         ]
-        x, y, z = np.concatenate([np.zeros((0, 3), np.float32), *lines]).T
+        x, y, z = (np.concatenate([np.zeros((0, 3)), *lines]) - origin).astype(np.float32).T
         text = [_text(n) for n, own in zip(cameras[2], known, strict=True) if own for _ in range(9)]
         figure.add_scatter3d(
             x=x,
@@ -230,15 +233,14 @@ def scene_figure(
         drawn = (poses, queries[1], queries[2])
         add_cameras(drawn, f"estimated, {label}", label == first, "#d62728", size)
 
-    axis = {"showbackground": False, "title": "", "showgrid": True, "zeroline": False}
+    axis = {"showbackground": False, "showgrid": True, "zeroline": False}
+    titles = ["" if v == 0 else f"{name} - {v:.10g}" for name, v in zip("xyz", origin, strict=True)]
     figure.update_layout(
         height=650,
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         scene={
             "aspectmode": "data",
-            "xaxis": axis,
-            "yaxis": axis,
-            "zaxis": axis,
+            **{f"{name}axis": {**axis, "title": titles[k]} for k, name in enumerate("xyz")},
             "camera": _view(database[0]),
         },
         legend={"x": 0, "y": 1, "bgcolor": "rgba(255,255,255,0.7)", "itemsizing": "constant"},
@@ -259,8 +261,17 @@ def _box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low - margin, high + margin
 
 
+def _origin(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """(3,) what the drawing subtracts: zero unless the box is far from the origin for its size."""
+    middle, size = (low + high) / 2, float((high - low).max())
+    if size == 0 or np.abs(middle).max() < 100 * size:
+        return np.zeros(3)
+    step = 10.0 ** np.floor(np.log10(size))
+    return np.rint(middle / step) * step
+
+
 def _frustum(pose: np.ndarray, camera: pycolmap.Camera, size: float) -> np.ndarray:
-    """A line through the corners of an image and its camera's centre: (9, 3) float32.
+    """A line through the corners of an image and its camera's centre: (9, 3) float64.
 
     The last row is not a number, which ends the line.
     """
@@ -274,7 +285,7 @@ def _frustum(pose: np.ndarray, camera: pycolmap.Camera, size: float) -> np.ndarr
     path = [corners[0], corners[1], corners[2], corners[3], corners[0], centre, corners[2]]
     in_camera = np.array([*path, centre])
     world = (in_camera - pose[:, 3]) @ pose[:, :3]
-    return np.concatenate([world, np.full((1, 3), np.nan)]).astype(np.float32)
+    return np.concatenate([world, np.full((1, 3), np.nan)])
 
 
 def _view(poses: np.ndarray) -> dict[str, Any]:

@@ -249,14 +249,15 @@ def evaluation_row(
     sizes = info.main(compressed)
     figures = evaluate.main(results, reference, thresholds, queries)
     errors = figures["median_translation"], figures["median_rotation"]
-    length, degrees = (float("inf") if e is None else e for e in errors)
+    translation, degrees = (float("inf") if e is None else e for e in errors)
+    length = f"{100 * translation:.2f}" if metric else evaluate.format_length(translation)
     row = {
         "scene": name,
         "points": str(sizes["num_points"]),
         "codes": format_size(sizes["descriptor_bytes"]),
         "file": format_size(sizes["total_bytes"]),
         "poses": f"{figures['num_localized']} of {figures['num_queries']}",
-        f"median ({unit} / deg)": f"{scale * length:.{2 if metric else 4}f} / {degrees:.3f}",
+        f"median ({unit} / deg)": f"{length} / {degrees:.3f}",
     }
     for limit in figures["recall"]:
         key = f"{scale * limit['translation']:g} {unit}, {limit['rotation']:g} deg"

@@ -7,11 +7,16 @@ import numpy as np
 import pycolmap
 from tqdm import tqdm
 
+from ..compressed_map import FURTHEST, camera_centres, too_far
 from ..errors import InputError
+from ..logger import logger
 from ..reference import Observations, ReferenceMap
 from ..visibility import Visibility
 from .features import FeatureFile
-from .model_files import check_binary_model
+from .model_files import check_binary_model, missing_track_element, unknown_camera_model
+
+# Where COLMAP and its users put models inside of a folder.
+NESTED = ("0", "sparse/0", "sparse", "sfm", "model", "colmap/sparse/0")
 
 
 def load_reconstruction(path: Path) -> pycolmap.Reconstruction:
@@ -23,18 +28,32 @@ def load_reconstruction(path: Path) -> pycolmap.Reconstruction:
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"{path}: no such folder, expected a COLMAP model")
-    names = ("cameras", "images", "points3D")
-    for ending in (".bin", ".txt"):
-        if all((path / (name + ending)).is_file() for name in names):
-            break
-    else:
-        raise InputError(f"{path}: expected cameras, images and points3D as .bin or .txt")
+    ending = _model_ending(path)
+    if ending is None:
+        line = f"{path}: expected cameras, images and points3D as .bin or .txt"
+        inside = next((n for n in NESTED if _model_ending(path / n) is not None), None)
+        if inside is not None:
+            line += f"; there is a model in {path / inside}, pass that folder"
+        raise InputError(line)
     if ending == ".bin":
         check_binary_model(path)
     try:
         return pycolmap.Reconstruction(str(path))
     except Exception as error:  # pycolmap raises several C++ exception types for damaged files
-        raise InputError(f"{path}: not a readable COLMAP model ({_brief(error)})") from error
+        reason = (
+            unknown_camera_model(path, ending)
+            or missing_track_element(path, ending)
+            or _brief(error)
+        )
+        raise InputError(f"{path}: not a readable COLMAP model ({reason})") from error
+
+
+def _model_ending(path: Path) -> str | None:
+    """``.bin`` or ``.txt``, of the model's files that the folder holds; None without a model."""
+    for ending in (".bin", ".txt"):
+        if all((path / (name + ending)).is_file() for name in ("cameras", "images", "points3D")):
+            return ending
+    return None
 
 
 def _brief(error: BaseException) -> str:
@@ -47,6 +66,7 @@ def reference_from_reconstruction(
     """Arrays of a reconstruction's registered images and of its points.
 
     Several observations of a point in one image collapse to the one of lowest keypoint index.
+    Points more than ``FURTHEST`` times the scene's size away are left out; the log says how many.
 
     Raises:
         InputError: no registered image, two images of one name, a name that is not UTF-8, an image
@@ -64,7 +84,7 @@ def reference_from_reconstruction(
         if first == second:
             raise InputError(f"{source}: image {first!r} is registered twice")
     points = reconstruction.points3D
-    point_ids = np.array(sorted(points.keys()), np.int64)
+    point_ids = _ids(sorted(points.keys()))
     xyz = np.array([points[i].xyz for i in point_ids], np.float64).reshape(-1, 3)
     error = np.array([points[i].error for i in point_ids], np.float32)
     if not np.isfinite(xyz).all():
@@ -93,6 +113,17 @@ def reference_from_reconstruction(
         keypoints_all.append(keypoints[first].astype(np.int32))
         indptr[i + 1] = indptr[i] + len(rows)
     visibility = Visibility(indptr, np.concatenate(rows_all), len(point_ids))
+    keypoint_index = np.concatenate(keypoints_all)
+    near = ~too_far(xyz, xyz, camera_centres(poses))
+    if not near.all():
+        logger.warning(
+            f"{source}: {np.count_nonzero(~near)} of {len(xyz)} points lie more than "
+            f"{FURTHEST:g} times the scene's size away and are left out, the first is point "
+            f"{point_ids[~near][0]}"
+        )
+        visibility, kept = visibility.keep_points(np.flatnonzero(near))
+        keypoint_index = keypoint_index[kept]
+        point_ids, xyz, error = point_ids[near], xyz[near], error[near]
     return ReferenceMap(
         image_names=names,
         image_ids=np.array([im.image_id for im in images], np.int64),
@@ -103,17 +134,21 @@ def reference_from_reconstruction(
         xyz=xyz,
         reprojection_error=error,
         visibility=visibility,
-        keypoint_index=np.concatenate(keypoints_all),
+        keypoint_index=keypoint_index,
         num_keypoints=np.array([im.num_points2D() for im in images], np.int64),
     )
 
 
 def observed_points(image: pycolmap.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoint rows with a 3D point and the ids of those points: two (n,) int64 arrays."""
+    """Keypoint rows with a 3D point, (n,) int64, and the ids of those points, (n,)."""
     keypoints = np.asarray(image.get_observation_point2D_idxs(), np.int64)
     points2D = image.points2D
-    ids = np.array([points2D[i].point3D_id for i in keypoints], np.int64)
-    return keypoints, ids
+    return keypoints, _ids([points2D[i].point3D_id for i in keypoints])
+
+
+def _ids(ids: list[int]) -> np.ndarray:
+    """int64, or uint64 where an id needs it."""
+    return np.array(ids, np.uint64 if max(ids, default=0) > np.iinfo(np.int64).max else np.int64)
 
 
 def read_reference(path: Path) -> ReferenceMap:
@@ -138,14 +173,22 @@ def read_observations(
     with FeatureFile(features) as file:
         names = tqdm(reference.image_names, desc="Reading features", disable=not progress)
         for i, name in enumerate(names):
-            image = file.read(name)
             rows = slice(visibility.indptr[i], visibility.indptr[i + 1])
             index = reference.keypoint_index[rows]
+            if len(index) == 0:
+                continue  # such as a query that the model still holds
+            image = file.read(name)
             expected = reference.num_keypoints
-            if len(index) and expected is not None and expected[i] != len(image.keypoints):
+            if expected is not None and expected[i] != len(image.keypoints):
+                reason = "they are out of step"
+                if len(index) > 0.9 * expected[i]:  # some are of one point, and count once
+                    reason = (
+                        "the model lists only triangulated points, expected one that lists every "
+                        "keypoint of the feature file, in its order, as hloc writes it"
+                    )
                 raise InputError(
                     f"{features}: image {name!r} has {len(image.keypoints)} keypoints, but "
-                    f"{expected[i]} in the model; they are out of step"
+                    f"{expected[i]} in the model; {reason}"
                 )
             if len(image.keypoints) == 0:
                 continue  # some extractors write no dimension then

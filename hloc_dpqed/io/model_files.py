@@ -5,7 +5,7 @@ walks through the records and compares their lengths with the file's.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pycolmap
@@ -33,12 +33,99 @@ def check_binary_model(folder: Path) -> None:
                     position = skip(data, position)
                     if position > len(data):
                         raise IndexError
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
             except (struct.error, IndexError, ValueError) as error:
                 raise InputError(f"{path}: truncated or damaged") from error
 
 
+def unknown_camera_model(folder: Path, ending: str) -> str | None:
+    """Which camera model of a text model pycolmap does not know; None where it knows all."""
+    if ending != ".txt":
+        return None  # check_binary_model tells
+    for line in _lines(folder / "cameras.txt"):
+        words = line.split()
+        if len(words) > 1 and words[1] not in pycolmap.CameraModelId.__members__:
+            return f"camera {words[0][:20]} has the model {words[1][:40]}, {_unknown()}"
+    return None
+
+
+def _unknown() -> str:
+    return f"which this pycolmap, {pycolmap.__version__}, does not know; upgrade it"
+
+
+def missing_track_element(folder: Path, ending: str) -> str | None:
+    """What is wrong with the first track that names an image or a keypoint that is not there.
+
+    Args:
+        folder: of a model that COLMAP refuses.
+        ending: of its files, ``.bin`` or ``.txt``.
+
+    Returns:
+        None where all tracks are right, or cannot be read.
+    """
+    try:
+        readers = (_binary_images, _binary_tracks) if ending == ".bin" else (_images, _tracks)
+        keypoints = dict(readers[0](folder / f"images{ending}"))
+        for point, elements in readers[1](folder / f"points3D{ending}"):
+            for image, keypoint in elements:
+                if image not in keypoints:
+                    return f"the track of point {point} names image {image}, which is not there"
+                if keypoint >= keypoints[image]:
+                    return (
+                        f"the track of point {point} names keypoint {keypoint} of image {image}, "
+                        f"which has {keypoints[image]}"
+                    )
+    except (OSError, UnicodeDecodeError, ValueError, IndexError, struct.error):
+        pass
+    return None
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        yield from (line for line in file if line.strip() and not line.startswith("#"))
+
+
+def _images(path: Path) -> Iterator[tuple[int, int]]:
+    """Id and number of keypoints of each image of a text model."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.strip() and not line.startswith("#"):
+                yield int(line.split(maxsplit=1)[0]), len(next(file, "").split()) // 3
+
+
+def _tracks(path: Path) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """Id and track of each point of a text model."""
+    for line in _lines(path):
+        words = line.split()
+        numbers = [int(word) for word in words[8:]]
+        yield int(words[0]), list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _binary_images(path: Path) -> Iterator[tuple[int, int]]:
+    data = path.read_bytes()
+    position = _COUNT.size
+    for _ in range(_COUNT.unpack_from(data)[0]):
+        start, position = position, _skip_image(data, position)
+        name_end = data.index(b"\0", start + 4 + _POSE + 4)
+        yield struct.unpack_from("<I", data, start)[0], _COUNT.unpack_from(data, name_end + 1)[0]
+
+
+def _binary_tracks(path: Path) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    data = path.read_bytes()
+    position = _COUNT.size
+    for _ in range(_COUNT.unpack_from(data)[0]):
+        start, position = position, _skip_point(data, position)
+        yield (
+            _COUNT.unpack_from(data, start)[0],
+            list(struct.iter_unpack("<II", data[start + 51 : position])),
+        )
+
+
 def _skip_camera(data: bytes, position: int) -> int:
-    (model,) = struct.unpack_from("<i", data, position + 4)
+    camera, model = struct.unpack_from("<Ii", data, position)
+    if model not in _KNOWN_MODELS:
+        raise InputError(f"camera {camera} has the model number {model}, {_unknown()}")
     return position + 24 + 8 * _num_params(model)
 
 
@@ -86,3 +173,6 @@ def _num_params(model: int) -> int:
 
 
 _NUM_PARAMS: dict[int, int] = {}
+_KNOWN_MODELS = {
+    int(m) for name, m in pycolmap.CameraModelId.__members__.items() if name != "INVALID"
+}

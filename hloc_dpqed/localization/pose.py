@@ -1,8 +1,15 @@
-"""Absolute pose from 2D-3D matches, with pycolmap; RANSAC with poselib where asked for."""
+"""Absolute pose from 2D-3D matches, with pycolmap; RANSAC with poselib where asked for.
+
+Solvers see the points in a frame of their own, around them and in units of their spread: Ceres
+stops when a step is small beside the parameters, which is centimetres where the origin is thousands
+of kilometres away, or when a gradient is small, which depends on the unit. Poses come and go in the
+map's frame.
+"""
 
 import copy
 import hashlib
 import importlib.util
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +25,51 @@ POSELIB_MODELS = {
     "OPENCV_FISHEYE",
 }  # fmt: skip
 MIN_INLIERS = 4  # three points always fit some pose
+
+
+@dataclass(frozen=True)
+class LocalFrame:
+    """A frame for solvers: a point x of the map is (x - ``origin``) / ``unit`` in it.
+
+    Attributes:
+        origin: (3,) float64, map units.
+        unit: its unit in map units.
+    """
+
+    origin: np.ndarray
+    unit: float
+
+    @staticmethod
+    def around(points3D: np.ndarray) -> "LocalFrame":
+        """Around the median of (n, 3) points, their median distance from it as the unit."""
+        if len(points3D) == 0:
+            return LocalFrame(np.zeros(3), 1.0)
+        origin = np.median(points3D, axis=0)
+        unit = float(np.median(np.linalg.norm(points3D - origin, axis=1)))
+        return LocalFrame(origin, unit if 0 < unit < np.inf else 1.0)
+
+    def is_needed(self) -> bool:
+        """Whether a solver that is given the map's own coordinates would lose digits."""
+        return bool(np.abs(self.origin).max() > 100 * self.unit) or not 1e-3 < self.unit < 1e3
+
+    def points(self, points3D: np.ndarray) -> np.ndarray:
+        """(n, 3) points of the map, in this frame."""
+        return (points3D - self.origin) / self.unit
+
+    def pose_in_map(self, pose: pycolmap.Rigid3d) -> pycolmap.Rigid3d:
+        """A camera's pose in this frame, in the map's."""
+        moved = self.unit * pose.translation - pose.rotation.matrix() @ self.origin
+        return pycolmap.Rigid3d(pose.rotation, moved)
+
+    def refinement(self, options: dict[str, Any]) -> dict[str, Any]:
+        """pycolmap's options of refinement, a prior of the position moved into this frame."""
+        options = dict(options)
+        if options.get("use_position_prior"):
+            prior = np.asarray(options.get("position_prior_in_world", np.zeros(3)), np.float64)
+            spread = np.asarray(options.get("position_prior_covariance", np.eye(3)), np.float64)
+            options["position_prior_in_world"] = (prior.ravel() - self.origin) / self.unit
+            options["position_prior_covariance"] = spread / self.unit**2
+        return options
 
 
 def check_pose_estimator(name: str) -> None:
@@ -80,6 +132,29 @@ def estimate_pose(
     """
     if len(points2D) == 0:
         return None
+    frame = LocalFrame.around(points3D)
+    options = {**options, "refinement": frame.refinement(options["refinement"])}
+    return _in_map(
+        frame,
+        _estimate_pose(points2D, frame.points(points3D), camera, options, seed, estimator),
+    )
+
+
+def _in_map(frame: LocalFrame, answer: dict[str, Any] | None) -> dict[str, Any] | None:
+    if answer is None:
+        return None
+    return {**answer, "cam_from_world": frame.pose_in_map(answer["cam_from_world"])}
+
+
+def _estimate_pose(
+    points2D: np.ndarray,
+    points3D: np.ndarray,
+    camera: pycolmap.Camera,
+    options: dict[str, Any],
+    seed: int,
+    estimator: str,
+) -> dict[str, Any] | None:
+    """``estimate_pose`` in the frame that it is given."""
     if estimator == "poselib":
         first = ransac_poselib(points2D, points3D, camera, options, seed)
         if first is None:
@@ -118,17 +193,22 @@ def estimate_pose_best_first(
     Returns:
         As ``estimate_pose``; the inliers are counted among all matches.
     """
+    if len(points2D) == 0:
+        return None
+    frame = LocalFrame.around(points3D)
+    points3D = frame.points(points3D)
+    options = {**options, "refinement": frame.refinement(options["refinement"])}
     if estimator == "poselib":
         found = ransac_poselib(points2D[best], points3D[best], camera, options, seed)
         pose = None if found is None else found[0]
     else:
-        first = estimate_pose(points2D[best], points3D[best], camera, options, seed)
+        first = _estimate_pose(points2D[best], points3D[best], camera, options, seed, estimator)
         pose = None if first is None else first["cam_from_world"]
     if pose is None:
         return None
     threshold = _ransac_options(options)["max_error"]
     inliers = reprojects(pose, points2D, points3D, camera, threshold)
-    return _refine(pose, inliers, points2D, points3D, camera, options)
+    return _in_map(frame, _refine(pose, inliers, points2D, points3D, camera, options))
 
 
 def ransac_poselib(

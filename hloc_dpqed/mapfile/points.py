@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pycolmap
 
-from ..compressed_map import CompressedMap
+from ..compressed_map import CompressedMap, camera_centres, too_far
 from ..errors import InputError
 from .rans import Coder, Player, Recorder, code_integers
 
@@ -122,8 +122,7 @@ def choose_grid(
         raise InputError("a point has coordinates that are not finite")
     if len(xyz) == 0:
         return Grid(np.zeros(3), xyz_error or 1.0, 16)
-    poses = compressed.cam_from_world
-    centres = -np.einsum("nji,nj->ni", poses[:, :, :3], poses[:, :, 3])
+    centres = camera_centres(compressed.cam_from_world)
     focal = np.array([pixels_per_radian(camera) for camera in compressed.cameras])
     visibility = compressed.visibility
     image = visibility.image_of_observation()
@@ -133,7 +132,8 @@ def choose_grid(
     pixel = np.full(len(xyz), np.inf)
     np.minimum.at(pixel, visibility.indices, depth / focal[compressed.camera_index[image]])
     seen = np.isfinite(pixel) & (pixel > 0)
-    low, high = centres.min(0, initial=np.inf), centres.max(0, initial=-np.inf)
+    inside = centres[~too_far(centres, xyz, centres)]
+    low, high = inside.min(0, initial=np.inf), inside.max(0, initial=-np.inf)
     if not seen.any():  # no camera to be exact for: a part of the points' extent
         low, high = xyz.min(0), xyz.max(0)
         reach = max(float((high - low).max()), 1e-6)
@@ -141,7 +141,7 @@ def choose_grid(
     else:
         reach = 2 * float(np.median(nearest[seen])) + float((high - low).max()) / 2
         error = xyz_error or round_down(xyz_pixels * float(np.percentile(pixel[seen], 10)))
-    origin = np.array([float(f"{v:.6g}") for v in (low + high) / 2])
+    origin = round_origin((low + high) / 2, error)
     core = max(4, int(np.ceil(np.log2(2 * reach / (2 * error)))))
     # Grids with a small core number points farther out; at AXIS_BITS - 3 they reach 2**26 steps.
     if xyz_error is not None and core > AXIS_BITS - 2:
@@ -155,6 +155,19 @@ def choose_grid(
     while core > 4 and _reach(core) <= furthest:
         core -= 1
     return Grid(origin, error, core)
+
+
+def round_origin(middle: np.ndarray, error: float) -> np.ndarray:
+    """(3,) coordinates to six significant digits, or to more where the grid would feel it.
+
+    A map far from its origin needs them, for the core to lie around the scene and for the same
+    cells as in a map near its origin.
+    """
+    for digits, slack in [(6, error / 4), *((d, error / 256) for d in range(7, 17))]:
+        rounded = np.array([float(f"{v:.{digits}g}") for v in middle])
+        if np.abs(rounded - middle).max() <= slack:
+            return rounded
+    return middle
 
 
 def _reach(core: int) -> float:

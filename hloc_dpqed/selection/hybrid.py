@@ -194,7 +194,7 @@ def pose_jacobians(problem: SelectionProblem, pixel_noise: float) -> np.ndarray:
             continue
         pose = problem.cam_from_world[i]
         in_camera = problem.xyz[points] @ pose[:, :3].T + pose[:, 3]
-        front = in_camera[:, 2] > 1e-9
+        front = in_camera[:, 2] > 1e-9 * np.abs(in_camera[:, 2]).max()
         depth = np.where(front, in_camera[:, 2], 1.0)
         x, y = (in_camera[:, :2] / depth[:, None]).T
         nearness = (np.median(depth[front]) if front.any() else 1.0) / depth
