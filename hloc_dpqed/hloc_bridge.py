@@ -42,10 +42,12 @@ from .compressed_map import CompressedMap
 from .errors import InputError
 from .feature_store import FeatureStore, is_map_file
 from .image_rows import check_matchable, image_rows
-from .io.features import feature_kind
+from .io.features import FeatureFile, feature_kind
+from .io.lists import read_queries
 from .io.reconstruction import to_reconstruction
 from .mapfile import read_map
 from .same_features import OVERRIDE, check_dimension, check_extractor
+from .same_image import check_query_size
 
 STAGES = (
     "match_features",
@@ -284,6 +286,7 @@ def _wrap_localize_main(original: Callable[..., Any]) -> Callable[..., Any]:
         call = signature.bind(*args, **kwargs)
         if not is_map_file(call.arguments["reference_sfm"]):
             return original(*call.args, **call.kwargs)
+        check_query_sizes(call.arguments["queries"], call.arguments["features"])
         model = _open_model(call.arguments["reference_sfm"])
         call.arguments["reference_sfm"] = model
         token = _row_counts.set({im.name: im.num_points2D() for im in model.images.values()})
@@ -293,6 +296,19 @@ def _wrap_localize_main(original: Callable[..., Any]) -> Callable[..., Any]:
             _row_counts.reset(token)
 
     return main
+
+
+def check_query_sizes(queries: Any, features: Any) -> None:
+    """Check that the queries' intrinsics are of their features' images: hloc does not compare.
+
+    Raises:
+        InputError: a query's camera is of another size than its features' ``image_size``.
+    """
+    if is_map_file(features):
+        return
+    with FeatureFile(Path(features)) as file:
+        for name, camera in read_queries(Path(queries)):
+            check_query_size(file.image_size(name), camera, f"{features}: image {name!r}")
 
 
 def _wrap_get_matches(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -23,6 +23,7 @@ from .localization.pose import check_pose_estimator
 from .logger import logger
 from .mapfile import read_map
 from .same_features import check_dimension, check_extractor
+from .same_image import features_for_camera, scaling
 from .threads import check_device, check_seed, set_num_threads
 
 FALLBACKS = ("none", "closest")
@@ -95,7 +96,8 @@ def main(
 
     Raises:
         InputError: an input file is missing or wrong, the features are of another dimension or
-            extractor than the map's, or two results would have the same name.
+            extractor than the map's or of images of another shape than the cameras', or two
+            results would have the same name.
     """
     if fallback not in FALLBACKS:
         raise InputError(f"--fallback {fallback}: expected one of {', '.join(FALLBACKS)}")
@@ -159,13 +161,19 @@ def main(
         if done.num_resumed:
             logger.info(f"{part}: continuing after {done.num_resumed} queries")
 
+        scaled: list[str] = []  # the first that is: told once
+
         def stream() -> Iterator[Query]:
             for name, camera in todo[done.num_resumed :]:
                 local = file.read(name)
                 if len(local.descriptors):
                     dim = local.descriptors.shape[1]
                     check_dimension(compressed, dim, f"{features}: image {name!r}")
-                yield Query(name, camera, local, None if retrieved is None else retrieved[name])
+                fitted = features_for_camera(local, camera, f"{features}: image {name!r}")
+                if fitted is not local and not scaled:
+                    scaled.append(name)
+                    logger.warning(scaling(f"{features}: query {name!r}", local, camera))
+                yield Query(name, camera, fitted, None if retrieved is None else retrieved[name])
 
         with tqdm(
             total=len(todo), initial=done.num_resumed, desc="Localizing", disable=not progress

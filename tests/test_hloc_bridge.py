@@ -111,6 +111,18 @@ def run_hloc(scene, folder, features_ref, reference_sfm, conf=NN, **options):
     return matches, read_poses(results)
 
 
+def test_intrinsics_of_another_size_are_refused(scene, map_file, tmp_path):
+    """hloc would localize with them, metres off."""
+    lines = scene.queries.read_text().splitlines(keepends=True)
+    queries = tmp_path / "queries.txt"
+    queries.write_text("".join(line.replace(" 1024 768 ", " 768 1024 ") for line in lines))
+    with hloc_bridge.installed(), pytest.raises(InputError, match="turned by 90 degrees"):
+        localize_sfm.main(
+            map_file, queries, scene.pairs, scene.features, tmp_path / "none.h5", tmp_path / "r.txt"
+        )
+    assert not (tmp_path / "r.txt").exists()
+
+
 @pytest.mark.parametrize("as_type", [str, Path])
 def test_match_and_localize_with_the_map_file(scene, map_file, exported, tmp_path, as_type):
     use_thread_pools()

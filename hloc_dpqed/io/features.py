@@ -113,6 +113,20 @@ class FeatureFile:
                 f"the first is {missing[0]!r}"
             )
 
+    def image_size(self, name: str) -> tuple[int, int] | None:
+        """(width, height) that the file tells of image ``name``, None where it tells none."""
+        where = f"{self.path}: image {name!r}"
+        try:
+            dataset = self._file.get(f"{name}/image_size")
+            if not isinstance(dataset, h5py.Dataset):
+                return None
+            size = _numbers(dataset, where)
+        except _HDF5_ERRORS as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{where}: cannot be read ({_first_line(error)})") from error
+        return _size(size, where)
+
     def read(self, name: str) -> ImageFeatures:
         """Features of image ``name``, checked and normalised."""
         where = f"{self.path}: image {name!r}"
@@ -142,8 +156,6 @@ class FeatureFile:
             scores = np.ones(count, np.float32)
         if scores.shape != (count,):
             raise InputError(f"{where}: scores have shape {scores.shape}, expected ({count},)")
-        if size is not None and size.shape != (2,):
-            raise InputError(f"{where}: image_size has shape {size.shape}, expected (2,)")
         with np.errstate(over="ignore"):  # what does not fit float32 is told as not finite
             wide = _rows(descriptors)
             norms = np.linalg.norm(wide, axis=1)
@@ -158,8 +170,16 @@ class FeatureFile:
             keypoints,
             wide / np.maximum(norms, 1e-30)[:, None],
             scores,
-            None if size is None else (int(size[0]), int(size[1])),
+            None if size is None else _size(size, where),
         )
+
+
+def _size(size: np.ndarray, where: str) -> tuple[int, int]:
+    if size.shape != (2,):
+        raise InputError(f"{where}: image_size has shape {size.shape}, expected (2,)")
+    if not (np.isfinite(size).all() and (size >= 1).all()):
+        raise InputError(f"{where}: image_size is {size.tolist()}, expected width and height")
+    return int(size[0]), int(size[1])
 
 
 def _rows(descriptors: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..reference import Observations, ReferenceMap
+from ..same_image import in_model
 from ..visibility import Visibility
 from .features import FeatureFile
 from .model_files import check_binary_model
@@ -78,9 +79,9 @@ def reference_from_reconstruction(
     camera_row = {camera_id: row for row, camera_id in enumerate(camera_ids)}
 
     indptr = np.zeros(len(images) + 1, np.int64)
-    rows_all, keypoints_all = [], []
+    rows_all, keypoints_all, positions_all = [], [], []
     for i, image in enumerate(images):
-        keypoints, ids = observed_points(image)
+        keypoints, ids, positions = observed_points(image)
         unknown = ids[~np.isin(ids, point_ids)]
         if len(unknown):
             raise InputError(
@@ -91,6 +92,7 @@ def reference_from_reconstruction(
         rows, first = np.unique(rows, return_index=True)
         rows_all.append(rows.astype(np.int32))
         keypoints_all.append(keypoints[first].astype(np.int32))
+        positions_all.append(positions[first])
         indptr[i + 1] = indptr[i] + len(rows)
     visibility = Visibility(indptr, np.concatenate(rows_all), len(point_ids))
     return ReferenceMap(
@@ -105,15 +107,19 @@ def reference_from_reconstruction(
         visibility=visibility,
         keypoint_index=np.concatenate(keypoints_all),
         num_keypoints=np.array([im.num_points2D() for im in images], np.int64),
+        keypoint_positions=np.concatenate(positions_all),
     )
 
 
-def observed_points(image: pycolmap.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoint rows with a 3D point and the ids of those points: two (n,) int64 arrays."""
+def observed_points(image: pycolmap.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keypoint rows with a 3D point and the ids of those points, (n,) int64 each; and the places
+    of the keypoints, (n, 2) float32 pixels in COLMAP's convention."""
     keypoints = np.asarray(image.get_observation_point2D_idxs(), np.int64)
     points2D = image.points2D
-    ids = np.array([points2D[i].point3D_id for i in keypoints], np.int64)
-    return keypoints, ids
+    observed = [points2D[i] for i in keypoints]
+    ids = np.array([point.point3D_id for point in observed], np.int64)
+    positions = np.array([point.xy for point in observed], np.float32).reshape(-1, 2)
+    return keypoints, ids, positions
 
 
 def read_reference(path: Path) -> ReferenceMap:
@@ -127,8 +133,8 @@ def read_observations(
     """Descriptors, scores and keypoints of the map's observations, streamed image by image.
 
     Raises:
-        InputError: an image is missing, has another number of keypoints than in the model, or has
-            descriptors of another dimension than the images before it.
+        InputError: an image is missing, has another number of keypoints than in the model or has
+            them in other places, or has descriptors of another dimension than the images before it.
     """
     visibility = reference.visibility
     count = visibility.num_observations
@@ -156,6 +162,7 @@ def read_observations(
                     f"{features}: image {name!r} has descriptors of "
                     f"{image.descriptors.shape[1]} dimensions, expected {descriptors.shape[1]}"
                 )
+            image = in_model(reference, i, image, f"{features}: image {name!r}")
             descriptors[rows] = image.descriptors[index]
             scores[rows] = image.scores[index]
             keypoints[rows] = image.keypoints[index]

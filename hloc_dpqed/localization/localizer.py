@@ -24,6 +24,7 @@ from ..matching.nearest_neighbor import (
     match_all,
     match_images,
 )
+from ..same_image import features_for_camera
 from ..threads import get_num_threads, single_threaded, team, workers
 from ..visibility import Visibility
 from .direct import EXACT_POINTS, PointIndex, mutual_matches, voted_images
@@ -365,9 +366,14 @@ class Localizer:
     def localize(self, query: Query) -> Localization:
         """Match and estimate the pose of one query.
 
+        Keypoints of another image size than the camera's are scaled to it, see
+        ``same_image.features_for_camera``.
+
         Raises:
-            InputError: the descriptors are of another dimension than the map's.
+            InputError: the descriptors are of another dimension than the map's, or the features of
+                an image of another shape than the camera's.
         """
+        query = _in_camera(query)
         return self.solve(query, self._match_query(query))
 
     def _match_query(self, query: Query) -> list[Matches]:
@@ -387,6 +393,7 @@ class Localizer:
         """The 2D-3D matches of a stream of queries, as ``localize_many`` without the poses."""
 
         def correspond(query: Query) -> Correspondences:
+            query = _in_camera(query)
             return Correspondences.collect(self._match_query(query), self.map.num_points)
 
         return _several_at_a_time(correspond, queries)
@@ -407,6 +414,12 @@ def _several_at_a_time(work: Callable[[Query], R], queries: Iterable[Query]) -> 
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _in_camera(query: Query) -> Query:
+    """The query with its features in pixels of its camera."""
+    fitted = features_for_camera(query.features, query.camera, f"query {query.name!r}")
+    return query if fitted is query.features else replace(query, features=fitted)
 
 
 def _with_points(matches: Matches, points: np.ndarray) -> Matches:
