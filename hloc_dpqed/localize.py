@@ -17,7 +17,7 @@ from .compressed_map import CompressedMap
 from .errors import InputError
 from .io.atomic import atomic_path, check_output
 from .io.features import FeatureFile, feature_kind, read_global_descriptors
-from .io.lists import read_pairs, read_queries, result_name, write_poses
+from .io.lists import no_pair, read_pairs, read_queries, result_name, write_poses
 from .localization.localizer import Localization, Localizer, Query
 from .localization.pose import check_pose_estimator
 from .logger import logger
@@ -262,15 +262,16 @@ def retrieve(
         retrieved: dict[str, list[int]] = {}
         unknown = 0
         for name in names:
-            if name not in pairs:
-                logger.warning(f"No images retrieved for query image {name}. Skipping...")
             references = pairs.get(name, [])
             retrieved[name] = [row_of[r] for r in references if r in row_of]
             unknown += len(references) - len(retrieved[name])
+        if not any(retrieved.values()):
+            raise InputError(no_pair(retrieval, pairs, names, compressed.image_names))
+        for name in names:
+            if name not in pairs:
+                logger.warning(f"No images retrieved for query image {name}. Skipping...")
         if unknown:
             logger.warning(f"{retrieval}: {unknown} pairs name images that are not in the map")
-        if not any(retrieved.values()):
-            raise InputError(f"{retrieval}: no pair of a listed query with an image of the map")
         return retrieved
     if compressed.global_descriptors is None:
         raise InputError(

@@ -11,7 +11,7 @@ from ..logger import logger
 from ..measures import PosedQuery
 from ..same_image import features_for_camera, scaling
 from .features import FeatureFile
-from .lists import read_pairs, read_queries
+from .lists import no_pair, read_pairs, read_queries
 
 
 def read_posed_queries(
@@ -58,7 +58,7 @@ def read_posed_queries(
     if str(retrieval) != "none":
         pairs = read_pairs(Path(retrieval), names, image_names)
         if not any(name in pairs for name in names):
-            raise InputError(f"{retrieval}: no pair of a listed query")
+            raise InputError(no_pair(retrieval, pairs, names, sorted(image_names)))
     posed: list[PosedQuery] = []
     scaled = False
     with FeatureFile(features) as file:
