@@ -49,6 +49,7 @@ from .mapfile import read_map
 from .same_features import OVERRIDE, check_dimension, check_extractor
 from .same_image import check_query_size
 
+UNIT_WITHIN = 0.1  # of 1, the length of a descriptor that rounding may give
 STAGES = (
     "match_features",
     "localize_sfm",
@@ -221,8 +222,8 @@ def check_matching(
 
     Raises:
         InputError: the pairs cannot be read or are the wrong way round, a name is not in its file,
-            an image of the map has too many rows for hloc's match files, or the descriptors are of
-            different dimensions or extractors.
+            an image of the map has too many rows for hloc's match files, the queries' descriptors
+            are not unit vectors, or are of another dimension or extractor.
     """
     io = hloc_module("utils.io")
     with FeatureStore(reference) as store, io.h5py.File(queries, "r") as features:
@@ -242,6 +243,13 @@ def check_matching(
         for name in list(named)[:1]:
             dim = features[name]["descriptors"].shape[0]
             check_dimension(store.compressed, dim, f"{queries}: image {name!r}")
+            lengths = np.linalg.norm(np.asarray(features[name]["descriptors"], np.float32), axis=0)
+            if len(lengths) and (np.abs(lengths - 1) > UNIT_WITHIN).any():
+                raise InputError(
+                    f"{queries}: image {name!r} has descriptors of length {lengths.min():.3g} to "
+                    f"{lengths.max():.3g}, but a map's have length 1 and hloc does not normalise "
+                    "them: it would match the longest; `hloc-dpqed localize` does normalise"
+                )
         if not is_map_file(queries):
             kind = feature_kind(Path(queries))
             check_extractor(store.compressed, kind, os.fspath(queries), allow_other_extractor)

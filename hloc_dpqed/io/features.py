@@ -49,6 +49,8 @@ def open_hdf5(path: Path) -> h5py.File:
 
 # What h5py raises on damaged files.
 _HDF5_ERRORS = (OSError, RuntimeError, TypeError, KeyError, ValueError, MemoryError)
+# Bytes of binary descriptors, which a real-valued one of uint8 has not: SIFT's are 128 or more.
+BINARY = {16: "BRIEF", 32: "ORB or BRIEF", 61: "AKAZE", 64: "BRISK, FREAK or BEBLID"}
 # Bytes of a dataset for each byte of its file at most: deflate packs 1032 to one.
 _MAX_EXPANSION = 1100
 
@@ -128,7 +130,11 @@ class FeatureFile:
         return _size(size, where)
 
     def read(self, name: str) -> ImageFeatures:
-        """Features of image ``name``, checked and normalised."""
+        """Features of image ``name``, checked and normalised.
+
+        Descriptors of any length and number type become unit vectors, whoever extracted them:
+        codecs and matchers here compare directions. Binary ones are refused.
+        """
         where = f"{self.path}: image {name!r}"
         try:
             group = self._file.get(name)
@@ -145,12 +151,24 @@ class FeatureFile:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{where}: cannot be read ({_first_line(error)})") from error
-        if keypoints.ndim != 2 or keypoints.shape[1] < 2:
-            raise InputError(f"{where}: keypoints have shape {keypoints.shape}, expected (N, 2)")
+        # More columns are scales and orientations, or an affine shape.
+        if keypoints.ndim != 2 or keypoints.shape[1] < 2 or _is_turned(keypoints, descriptors):
+            told = ": they are transposed" if _is_turned(keypoints, descriptors) else ""
+            raise InputError(
+                f"{where}: keypoints have shape {keypoints.shape}, expected (N, 2){told}"
+            )
         count = len(keypoints)
         if descriptors.ndim != 2 or descriptors.shape[1] != count:
+            turned = descriptors.ndim == 2 and descriptors.shape[0] == count
+            told = ": they are transposed" if turned else ""
             raise InputError(
-                f"{where}: descriptors have shape {descriptors.shape}, expected (D, {count})"
+                f"{where}: descriptors have shape {descriptors.shape}, expected (D, {count}){told}"
+            )
+        if descriptors.dtype == np.uint8 and len(descriptors) in BINARY:
+            raise InputError(
+                f"{where}: descriptors of {len(descriptors)} bytes each (uint8) are binary, as of "
+                f"{BINARY[len(descriptors)]}: they are matched by Hamming distance, which no codec "
+                "keeps; expected float descriptors, or uint8 ones such as SIFT's 128"
             )
         if scores is None:
             scores = np.ones(count, np.float32)
@@ -172,6 +190,14 @@ class FeatureFile:
             scores,
             None if size is None else _size(size, where),
         )
+
+
+def _is_turned(keypoints: np.ndarray, descriptors: np.ndarray) -> bool:
+    """Whether keypoints of N > 6 are (2 .. 6, N), a column for each of N descriptors."""
+    if keypoints.ndim != 2 or descriptors.ndim != 2:
+        return False
+    rows, columns = keypoints.shape
+    return rows in (2, 3, 4, 6) and columns > 6 and columns in descriptors.shape
 
 
 def _size(size: np.ndarray, where: str) -> tuple[int, int]:
