@@ -19,7 +19,7 @@ from .io.atomic import atomic_path, check_output
 from .io.features import FeatureFile, feature_kind, read_global_descriptors
 from .io.lists import no_pair, read_pairs, read_queries, result_name, write_poses
 from .localization.localizer import Localization, Localizer, Query
-from .localization.pose import check_pose_estimator
+from .localization.pose import LEAST_INLIERS, check_min_inliers, check_pose_estimator
 from .logger import logger
 from .mapfile import read_map
 from .same_features import check_dimension, check_extractor
@@ -44,6 +44,7 @@ def main(
     covisibility_clustering: bool = False,
     ransac_all_matches: bool = False,
     pose_estimator: str = "pycolmap",
+    min_inliers: int = LEAST_INLIERS,
     prepend_camera_name: bool = False,
     full_names: bool = False,
     fallback: str = "none",
@@ -80,6 +81,9 @@ def main(
         ransac_all_matches: give RANSAC all matches, as hloc does, and not the best of each
             keypoint first.
         pose_estimator: 'pycolmap', or 'poselib' for its RANSAC (extra ``poselib``).
+        min_inliers: a pose needs so many inliers, and more where many are expected by chance (see
+            ``localization.pose.least_inliers``); one of fewer is rejected: it counts apart and is
+            not written. 0 believes every pose, as hloc does.
         full_names: write the queries' whole names.
         fallback: 'closest' writes the pose of the closest retrieved image for a query that was
             not localized; such a query does not count as localized.
@@ -108,6 +112,7 @@ def main(
     check_seed(seed)
     check_device(device)
     check_pose_estimator(pose_estimator)
+    check_min_inliers(min_inliers)
     for path in [results, *([logs] if logs is not None else [])]:
         check_output(path)
     used_threads = set_num_threads(threads)
@@ -126,6 +131,7 @@ def main(
         best_first=not ransac_all_matches,
         pose_estimator=pose_estimator,
         config=config,
+        min_inliers=min_inliers,
         seed=seed,
         device=device,
     )
@@ -146,6 +152,7 @@ def main(
         "covisibility_clustering": covisibility_clustering,
         "ransac_all_matches": ransac_all_matches,
         "pose_estimator": pose_estimator,
+        "min_inliers": min_inliers,
         "config": config,
         "seed": seed,
         "logs": logs is not None,
@@ -184,11 +191,12 @@ def main(
 
         # Only what the results need is held for all queries: there may be 100,000 of them.
         found: dict[str, list[list[float]] | None] = {}
-        matches = inliers = 0
+        matches = inliers = rejected = 0
         for record in done.records():
             found[record["name"]] = record["cam_from_world"]
             matches += record["num_correspondences"]
             inliers += record["num_inliers"] if record["cam_from_world"] is not None else 0
+            rejected += record["rejected"]
         poses: dict[str, np.ndarray] = {}
         for name, _ in query_list:
             pose = found.get(name)
@@ -206,6 +214,7 @@ def main(
     figures = {
         "num_queries": len(query_list),
         "num_localized": num_localized,
+        "num_rejected": rejected,
         "mean_matches": matches / len(query_list),
         "mean_inliers": inliers / len(query_list),
         "seconds_load": loaded - start,
@@ -214,7 +223,8 @@ def main(
         "threads": used_threads,
         "results": str(results),
     }
-    logger.info(f"Localized {num_localized} / {len(query_list)} queries, poses in {results}")
+    told = f", {rejected} poses rejected for too few inliers" if rejected else ""
+    logger.info(f"Localized {num_localized} / {len(query_list)} queries{told}, poses in {results}")
     return figures
 
 
@@ -305,12 +315,14 @@ def _record(compressed: CompressedMap, outcome: Localization, with_log: bool) ->
         "cam_from_world": None if pose is None else pose.tolist(),
         "num_correspondences": len(outcome.correspondences),
         "num_inliers": outcome.num_inliers,
+        "rejected": outcome.rejected,
     }
     if with_log:
         record["log"] = {
             "db": [compressed.image_names[i] for i in outcome.images],
             "num_matches": outcome.correspondences.num_matches,
             "num_inliers": outcome.num_inliers,
+            "rejected": outcome.rejected,
             "keypoint_index": outcome.correspondences.keypoint_index.tolist(),
             "point_index": outcome.correspondences.point_index.tolist(),
             "inliers": np.flatnonzero(outcome.inliers).tolist(),
