@@ -40,8 +40,10 @@ def _localize(args: dict[str, Any]) -> None:
     if as_json:
         print(json.dumps(figures))
     else:
+        rejected = figures["num_rejected"]
+        told = f" ({rejected} poses rejected for too few inliers)" if rejected else ""
         print(
-            f"localized {figures['num_localized']} of {figures['num_queries']} queries, "
+            f"localized {figures['num_localized']} of {figures['num_queries']} queries{told}, "
             f"{figures['mean_matches']:.0f} matches and {figures['mean_inliers']:.0f} inliers a "
             f"query, {figures['seconds_per_query'] * 1000:.0f} ms a query"
         )
@@ -110,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     from .compressed_map import GRANULARITIES
     from .demo import add_arguments as add_demo_arguments
     from .evaluate import DEFAULT_THRESHOLDS
-    from .localization.pose import POSE_ESTIMATORS
+    from .localization.pose import LEAST_INLIERS, POSE_ESTIMATORS
     from .localize import FALLBACKS
     from .matching.learned import PAIR_MATCHERS
     from .matching.nearest_neighbor import NN_CONFS
@@ -211,6 +213,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--pose_estimator", choices=POSE_ESTIMATORS, default="pycolmap", help="whose RANSAC it is"
+    )
+    sub.add_argument(
+        "--min_inliers",
+        type=int,
+        default=LEAST_INLIERS,
+        metavar="N",
+        help="of a pose, and more where chance gives some; 0 takes every pose, as hloc does",
     )
     naming = sub.add_mutually_exclusive_group()
     naming.add_argument("--prepend_camera_name", action="store_true")

@@ -16,6 +16,7 @@ import pycolmap
 from .errors import InputError
 from .io.features import ImageFeatures
 from .reference import Observations, ReferenceMap
+from .same_image import in_model
 from .triangulation import reprojection_errors, triangulate_tracks, undistort
 from .visibility import Visibility
 
@@ -192,17 +193,15 @@ def hold_out(
         similarity = global_descriptors[held_out] @ global_descriptors[image_rows].T
         best = np.argsort(-similarity, axis=1, kind="stable")[:, :num_retrieved]
         retrieved = [[smaller.image_names[i] for i in row] for row in best]
-    queries = [
-        HeldOutImage(
-            reference.image_names[i],
-            int(i),
-            reference.cameras[reference.camera_index[i]],
-            reference.cam_from_world[i],
-            read_features(reference.image_names[i]) if read_features else None,
-            names,
-        )
-        for i, names in zip(held_out, retrieved, strict=True)
-    ]
+    queries = []
+    for i, names in zip(held_out, retrieved, strict=True):
+        name = reference.image_names[i]
+        features = None
+        if read_features is not None:
+            features = in_model(reference, int(i), read_features(name), f"image {name!r}")
+        camera = reference.cameras[reference.camera_index[i]]
+        pose = reference.cam_from_world[i]
+        queries.append(HeldOutImage(name, int(i), camera, pose, features, names))
     return HoldOut(smaller, smaller_observations, queries, point_rows, image_rows)
 
 

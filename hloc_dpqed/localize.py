@@ -17,12 +17,13 @@ from .compressed_map import CompressedMap
 from .errors import InputError
 from .io.atomic import atomic_path, check_output
 from .io.features import FeatureFile, feature_kind, read_global_descriptors
-from .io.lists import read_pairs, read_queries, result_name, write_poses
+from .io.lists import no_pair, read_pairs, read_queries, result_name, write_poses
 from .localization.localizer import Localization, Localizer, Query
-from .localization.pose import check_pose_estimator
+from .localization.pose import LEAST_INLIERS, check_min_inliers, check_pose_estimator
 from .logger import logger
 from .mapfile import read_map
 from .same_features import check_dimension, check_extractor
+from .same_image import features_for_camera, scaling
 from .threads import check_device, check_seed, set_num_threads, steady_products
 
 FALLBACKS = ("none", "closest")
@@ -44,6 +45,7 @@ def main(
     covisibility_clustering: bool = False,
     ransac_all_matches: bool = False,
     pose_estimator: str = "pycolmap",
+    min_inliers: int = LEAST_INLIERS,
     prepend_camera_name: bool = False,
     full_names: bool = False,
     fallback: str = "none",
@@ -80,6 +82,9 @@ def main(
         ransac_all_matches: give RANSAC all matches, as hloc does, and not the best of each
             keypoint first.
         pose_estimator: 'pycolmap', or 'poselib' for its RANSAC (extra ``poselib``).
+        min_inliers: a pose needs so many inliers, and more where many are expected by chance (see
+            ``localization.pose.least_inliers``); one of fewer is rejected: it counts apart and is
+            not written. 0 believes every pose, as hloc does.
         full_names: write the queries' whole names.
         fallback: 'closest' writes the pose of the closest retrieved image for a query that was
             not localized; such a query does not count as localized.
@@ -96,7 +101,8 @@ def main(
 
     Raises:
         InputError: an input file is missing or wrong, the features are of another dimension or
-            extractor than the map's, or two results would have the same name.
+            extractor than the map's or of images of another shape than the cameras', or two
+            results would have the same name.
     """
     if fallback not in FALLBACKS:
         raise InputError(f"--fallback {fallback}: expected one of {', '.join(FALLBACKS)}")
@@ -107,6 +113,7 @@ def main(
     check_seed(seed)
     check_device(device)
     check_pose_estimator(pose_estimator)
+    check_min_inliers(min_inliers)
     for path in [results, *([logs] if logs is not None else [])]:
         check_output(path)
     used_threads = set_num_threads(threads)
@@ -125,6 +132,7 @@ def main(
         best_first=not ransac_all_matches,
         pose_estimator=pose_estimator,
         config=config,
+        min_inliers=min_inliers,
         seed=seed,
         device=device,
     )
@@ -145,6 +153,7 @@ def main(
         "covisibility_clustering": covisibility_clustering,
         "ransac_all_matches": ransac_all_matches,
         "pose_estimator": pose_estimator,
+        "min_inliers": min_inliers,
         "config": config,
         "seed": seed,
         "logs": logs is not None,
@@ -160,13 +169,19 @@ def main(
         if done.num_resumed:
             logger.info(f"{part}: continuing after {done.num_resumed} queries")
 
+        scaled: list[str] = []  # the first that is: told once
+
         def stream() -> Iterator[Query]:
             for name, camera in todo[done.num_resumed :]:
                 local = file.read(name)
                 if len(local.descriptors):
                     dim = local.descriptors.shape[1]
                     check_dimension(compressed, dim, f"{features}: image {name!r}")
-                yield Query(name, camera, local, None if retrieved is None else retrieved[name])
+                fitted = features_for_camera(local, camera, f"{features}: image {name!r}")
+                if fitted is not local and not scaled:
+                    scaled.append(name)
+                    logger.warning(scaling(f"{features}: query {name!r}", local, camera))
+                yield Query(name, camera, fitted, None if retrieved is None else retrieved[name])
 
         with tqdm(
             total=len(todo), initial=done.num_resumed, desc="Localizing", disable=not progress
@@ -177,11 +192,12 @@ def main(
 
         # Only what the results need is held for all queries: there may be 100,000 of them.
         found: dict[str, list[list[float]] | None] = {}
-        matches = inliers = 0
+        matches = inliers = rejected = 0
         for record in done.records():
             found[record["name"]] = record["cam_from_world"]
             matches += record["num_correspondences"]
             inliers += record["num_inliers"] if record["cam_from_world"] is not None else 0
+            rejected += record["rejected"]
         poses: dict[str, np.ndarray] = {}
         for name, _ in query_list:
             pose = found.get(name)
@@ -199,6 +215,7 @@ def main(
     figures = {
         "num_queries": len(query_list),
         "num_localized": num_localized,
+        "num_rejected": rejected,
         "mean_matches": matches / len(query_list),
         "mean_inliers": inliers / len(query_list),
         "seconds_load": loaded - start,
@@ -207,7 +224,8 @@ def main(
         "threads": used_threads,
         "results": str(results),
     }
-    logger.info(f"Localized {num_localized} / {len(query_list)} queries, poses in {results}")
+    told = f", {rejected} poses rejected for too few inliers" if rejected else ""
+    logger.info(f"Localized {num_localized} / {len(query_list)} queries{told}, poses in {results}")
     return figures
 
 
@@ -255,15 +273,16 @@ def retrieve(
         retrieved: dict[str, list[int]] = {}
         unknown = 0
         for name in names:
-            if name not in pairs:
-                logger.warning(f"No images retrieved for query image {name}. Skipping...")
             references = pairs.get(name, [])
             retrieved[name] = [row_of[r] for r in references if r in row_of]
             unknown += len(references) - len(retrieved[name])
+        if not any(retrieved.values()):
+            raise InputError(no_pair(retrieval, pairs, names, compressed.image_names))
+        for name in names:
+            if name not in pairs:
+                logger.warning(f"No images retrieved for query image {name}. Skipping...")
         if unknown:
             logger.warning(f"{retrieval}: {unknown} pairs name images that are not in the map")
-        if not any(retrieved.values()):
-            raise InputError(f"{retrieval}: no pair of a listed query with an image of the map")
         return retrieved
     if compressed.global_descriptors is None:
         raise InputError(
@@ -297,12 +316,14 @@ def _record(compressed: CompressedMap, outcome: Localization, with_log: bool) ->
         "cam_from_world": None if pose is None else pose.tolist(),
         "num_correspondences": len(outcome.correspondences),
         "num_inliers": outcome.num_inliers,
+        "rejected": outcome.rejected,
     }
     if with_log:
         record["log"] = {
             "db": [compressed.image_names[i] for i in outcome.images],
             "num_matches": outcome.correspondences.num_matches,
             "num_inliers": outcome.num_inliers,
+            "rejected": outcome.rejected,
             "keypoint_index": outcome.correspondences.keypoint_index.tolist(),
             "point_index": outcome.correspondences.point_index.tolist(),
             "inliers": np.flatnonzero(outcome.inliers).tolist(),

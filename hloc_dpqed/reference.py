@@ -25,6 +25,8 @@ class ReferenceMap:
         keypoint_index: (N,) int32, the keypoint (``points2D`` row) of each observation.
         num_keypoints: (I,) int64 ``points2D`` of each image, observed or not; None where it is not
             read from a model.
+        keypoint_positions: (N, 2) float32, where the model has the keypoint of each observation,
+            COLMAP's convention (pixel centres at .5); None where it is not read from a model.
     """
 
     image_names: list[str]
@@ -38,6 +40,7 @@ class ReferenceMap:
     visibility: Visibility
     keypoint_index: np.ndarray
     num_keypoints: np.ndarray | None = None
+    keypoint_positions: np.ndarray | None = None
 
     @property
     def num_images(self) -> int:

@@ -27,6 +27,7 @@ from .io.features import feature_kind
 from .io.model import read_observations, read_reference
 from .io.posed_queries import read_posed_queries
 from .localization.localizer import Localizer
+from .localization.pose import LEAST_INLIERS
 from .logger import logger
 from .mapfile import read_map, section_bytes, to_bytes
 from .measures import Measures, PosedQuery, bootstrap, measure
@@ -163,6 +164,7 @@ def main(
         "granularity": granularity,
         "matcher": matcher,
         "ransac_thresh": ransac_thresh,
+        "min_inliers": LEAST_INLIERS,
         "version": __version__,
     }
     key = run_key([], [path for path in inputs if path.is_file()], conf)

@@ -99,6 +99,16 @@ BAD = {
     "keypoints of one column": ({"keypoints": np.zeros((COUNT, 1))}, "keypoints have shape"),
     "a scalar": ({"keypoints": 3.0}, "keypoints have shape"),
     "transposed": ({"descriptors": DESCRIPTORS.T}, r"have shape \(5, 8\), expected \(D, 5\)"),
+    "transposed, told": ({"descriptors": DESCRIPTORS.T}, r"\(D, 5\): they are transposed"),
+    "transposed keypoints": (
+        {
+            "keypoints": np.ones((2, 9)),
+            "descriptors": np.ones((DIM, 9)),
+            "scores": np.ones(9),
+        },
+        r"keypoints have shape \(2, 9\), expected \(N, 2\): they are transposed",
+    ),
+    "binary": ({"descriptors": np.ones((32, COUNT), np.uint8)}, "are binary, as of ORB or BRIEF"),
     "too few": ({"descriptors": DESCRIPTORS[:, 1:]}, r"have shape \(8, 4\), expected \(D, 5\)"),
     "flat descriptors": ({"descriptors": DESCRIPTORS[0]}, "descriptors have shape"),
     "NaN": ({"descriptors": replaced(DESCRIPTORS, (2, 1), np.nan)}, "descriptors are not finite"),

@@ -111,6 +111,35 @@ def run_hloc(scene, folder, features_ref, reference_sfm, conf=NN, **options):
     return matches, read_poses(results)
 
 
+def test_intrinsics_of_another_size_are_refused(scene, map_file, tmp_path):
+    """hloc would localize with them, metres off."""
+    lines = scene.queries.read_text().splitlines(keepends=True)
+    queries = tmp_path / "queries.txt"
+    queries.write_text("".join(line.replace(" 1024 768 ", " 768 1024 ") for line in lines))
+    with hloc_bridge.installed(), pytest.raises(InputError, match="turned by 90 degrees"):
+        localize_sfm.main(
+            map_file, queries, scene.pairs, scene.features, tmp_path / "none.h5", tmp_path / "r.txt"
+        )
+    assert not (tmp_path / "r.txt").exists()
+
+
+def test_pairs_that_hloc_cannot_read_are_refused(scene, map_file, tmp_path):
+    query, image = scene.query_names[0], scene.db_names[0]
+    pairs = tmp_path / "pairs.txt"
+    for text, told in [
+        (f"{query} {image} 0.9\n", ":1: hloc reads two names separated by a space and nothing"),
+        (f"{query} {image}\n{query},{image}\n", ":2: hloc reads two names .* found 1 words"),
+        (f"{image} {query}\n", "the two names of each line are the wrong way round"),
+    ]:
+        pairs.write_text(text)
+        with hloc_bridge.installed(), pytest.raises(InputError, match=told) as error:
+            match_features.main(
+                NN, pairs, scene.features, matches=tmp_path / "m.h5", features_ref=map_file
+            )
+        assert str(error.value).startswith(str(pairs)) and "\n" not in str(error.value)
+    assert not (tmp_path / "m.h5").exists()
+
+
 @pytest.mark.parametrize("as_type", [str, Path])
 def test_match_and_localize_with_the_map_file(scene, map_file, exported, tmp_path, as_type):
     use_thread_pools()

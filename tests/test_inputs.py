@@ -308,13 +308,16 @@ def test_every_camera_model_the_whole_way(tmp_path, capfd, model):
 def test_rigs_and_mixed_cameras_the_whole_way(tmp_path, capfd):
     made = synthesize(num_rigs=2, num_cameras_per_rig=2, num_frames_per_rig=2)
     models = ("OPENCV_FISHEYE", "SIMPLE_RADIAL", "PINHOLE", "FULL_OPENCV")
+    sizes = {camera_id: (c.width, c.height) for camera_id, c in made.cameras.items()}
     # Other distortion models with the images' own keypoints: projected again.
     for camera, name in zip(made.cameras.values(), models, strict=True):
         fresh = make_camera(pycolmap.CameraModelId.__members__[name])
         camera.model, camera.width, camera.height = fresh.model, fresh.width, fresh.height
         camera.params = fresh.params
     for image in made.images.values():
+        ratio = np.divide([image.camera.width, image.camera.height], sizes[image.camera_id])
         for point2D in image.points2D:
+            point2D.xy = point2D.xy * ratio  # in the image still
             if point2D.has_point3D():
                 local = image.cam_from_world() * made.points3D[point2D.point3D_id].xyz
                 pixel = image.camera.img_from_cam(local)

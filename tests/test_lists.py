@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from hloc_dpqed.errors import InputError
+from hloc_dpqed.io import lists
 from hloc_dpqed.io.lists import (
     read_lines,
     read_pairs,
@@ -150,6 +151,99 @@ def test_bad_pairs(tmp_path, line):
     path = written(tmp_path, f"q a\n{line}\n")
     with pytest.raises(InputError, match=r":2: expected two image names"):
         read_pairs(path, ["q", "q 1.jpg"], ["x q", "1.jpg x q"] if line.startswith("q") else [])
+
+
+def test_scores_of_pairs(tmp_path):
+    """A third column of numbers; the order stays that of the file."""
+    text = "q1 b 0.9\nq1 a 1e-3\r\nq2\ta\t7\nq 3.jpg b .5\nq1 c nan\n"
+    expected = {"q1": ["b", "a", "c"], "q2": ["a"], "q 3.jpg": ["b"]}
+    assert read_pairs(written(tmp_path, text), ["q1", "q2", "q 3.jpg"], "abc") == expected
+    plain = text.replace("q 3.jpg", "q3")
+    assert read_pairs(written(tmp_path, plain)) == {
+        k.replace("q 3.jpg", "q3"): v for k, v in expected.items()
+    }
+    # A name may end with a number, and have a score behind it.
+    known = ["q"], ["db 1", "db 2"]
+    text = "q db 1\nq db 2 0.5\n"
+    assert read_pairs(written(tmp_path, text), *known) == {"q": ["db 1", "db 2"]}
+
+
+@pytest.mark.parametrize(
+    ("scores", "warned"), [((3, 2, 2, 1), 0), ((1, 2, 3, 3), 0), ((1, 3, 2, 4), 1)]
+)
+def test_scores_in_no_order_are_told_once(tmp_path, monkeypatch, scores, warned):
+    told: list[str] = []
+    monkeypatch.setattr(lists.logger, "warning", told.append)
+    lines = [f"{q} {r} {s}\n" for q in "pq" for r, s in zip("abcd", scores, strict=True)]
+    path = written(tmp_path, "".join(lines))
+    assert read_pairs(path) == {"p": list("abcd"), "q": list("abcd")}
+    assert len(told) == warned
+    assert all("'p'" in line and "in the order of the file" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("q a\nq,a\n", ":2: .*commas"),
+        ("q,a\n", ":1: .*commas"),
+        ("q, a\n", ":1: commas between the names, expected `query reference` with a space"),
+        ("q, a, 0.5\n", ":1: commas between the names"),
+        ("q;a\n", ":1: .*semicolons"),
+        ("q; a\n", ":1: semicolons between the names"),
+        ("q a 0.5.1\n", ":1: expected two image names, found three words, and .* '0.5.1', is not"),
+        ("other x\na q\nb q\n", ":2: a database image and then a query, .* the wrong way round"),
+        ("a q 0.5\nb q 0.4\n", ":1: a database image and then a query, .* the wrong way round"),
+        ("db 1 q 2\n", "the wrong way round"),
+    ],
+)
+def test_other_forms_of_pairs_are_named(tmp_path, text, told):
+    path = written(tmp_path, text)
+    with pytest.raises(InputError, match=told) as error:
+        read_pairs(path, ["q", "q 2"], ["a", "b", "db 1"])
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+
+
+def test_names_with_commas_and_images_that_are_queries_too(tmp_path):
+    path = written(tmp_path, "q,1 a,b\nq,1 a\n")
+    assert read_pairs(path, ["q,1"], ["a,b", "a"]) == {"q,1": ["a,b", "a"]}
+    path = written(tmp_path, "a b\nb a\n")  # leaving one out
+    assert read_pairs(path, ["a", "b"], ["a", "b"]) == {"a": ["b"], "b": ["a"]}
+    path = written(tmp_path, "a q\nq a\n")  # one of them is right
+    assert read_pairs(path, ["q"], ["a"]) == {"a": ["q"], "q": ["a"]}
+
+
+def test_tabs_marks_and_line_ends(tmp_path):
+    """What Windows' editors make of the lists, and comments."""
+    bom = "\ufeff# a comment\r\n"
+    pairs = written(tmp_path, f"{bom}q.jpg\ta.jpg\r\n\r\n#x y\r\nq.jpg \t b.jpg\r\n")
+    assert read_pairs(pairs) == {"q.jpg": ["a.jpg", "b.jpg"]}
+    tabs = PINHOLE.replace(" ", "\t")
+    ((name, camera),) = read_queries(written(tmp_path, f"{bom}q.jpg\t{tabs}\r\n"))
+    assert name == "q.jpg" and camera.params.tolist() == [500, 500, 320, 240]
+    poses = read_poses(written(tmp_path, f"{bom}q.jpg\t1 0 0 0\t1 2 3\r\n"))
+    assert poses["q.jpg"][:, 3].tolist() == [1, 2, 3]
+    assert read_lines(written(tmp_path, "a\rb\r"), "text") == [(1, "a"), (2, "b")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "q.jpg," + PINHOLE.replace(" ", ","),
+        "q.jpg, " + PINHOLE.replace(" ", ", "),
+        "q.jpg PINHOLE 640,480,500,500,320,240",
+        "q.jpg;PINHOLE;640;480;500;500;320;240",
+    ],
+)
+def test_query_lists_with_commas(tmp_path, line):
+    with pytest.raises(InputError, match=r":1: values are separated by commas, expected spaces"):
+        read_queries(written(tmp_path, line))
+    assert len(read_queries(written(tmp_path, f"a,b PINHOLE.jpg {PINHOLE}"))) == 1
+
+
+@pytest.mark.parametrize("line", ["q.jpg,1,0,0,0,1,2,3", "q.jpg, 1, 0, 0, 0, 1, 2, 3"])
+def test_poses_with_commas(tmp_path, line):
+    with pytest.raises(InputError, match=r":1: expected `name .*`, separated by spaces, not comm"):
+        read_poses(written(tmp_path, line))
 
 
 def test_result_names():

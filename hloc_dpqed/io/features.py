@@ -49,6 +49,8 @@ def open_hdf5(path: Path) -> h5py.File:
 
 # What h5py raises on damaged files.
 _HDF5_ERRORS = (OSError, RuntimeError, TypeError, KeyError, ValueError, MemoryError)
+# Bytes of binary descriptors, which a real-valued one of uint8 has not: SIFT's are 128 or more.
+BINARY = {16: "BRIEF", 32: "ORB or BRIEF", 61: "AKAZE", 64: "BRISK, FREAK or BEBLID"}
 # Bytes of a dataset for each byte of its file at most: deflate packs 1032 to one.
 _MAX_EXPANSION = 1100
 
@@ -113,8 +115,26 @@ class FeatureFile:
                 f"the first is {missing[0]!r}"
             )
 
+    def image_size(self, name: str) -> tuple[int, int] | None:
+        """(width, height) that the file tells of image ``name``, None where it tells none."""
+        where = f"{self.path}: image {name!r}"
+        try:
+            dataset = self._file.get(f"{name}/image_size")
+            if not isinstance(dataset, h5py.Dataset):
+                return None
+            size = _numbers(dataset, where)
+        except _HDF5_ERRORS as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{where}: cannot be read ({_first_line(error)})") from error
+        return _size(size, where)
+
     def read(self, name: str) -> ImageFeatures:
-        """Features of image ``name``, checked and normalised."""
+        """Features of image ``name``, checked and normalised.
+
+        Descriptors of any length and number type become unit vectors, whoever extracted them:
+        codecs and matchers here compare directions. Binary ones are refused.
+        """
         where = f"{self.path}: image {name!r}"
         try:
             group = self._file.get(name)
@@ -131,19 +151,29 @@ class FeatureFile:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{where}: cannot be read ({_first_line(error)})") from error
-        if keypoints.ndim != 2 or keypoints.shape[1] < 2:
-            raise InputError(f"{where}: keypoints have shape {keypoints.shape}, expected (N, 2)")
+        # More columns are scales and orientations, or an affine shape.
+        if keypoints.ndim != 2 or keypoints.shape[1] < 2 or _is_turned(keypoints, descriptors):
+            told = ": they are transposed" if _is_turned(keypoints, descriptors) else ""
+            raise InputError(
+                f"{where}: keypoints have shape {keypoints.shape}, expected (N, 2){told}"
+            )
         count = len(keypoints)
         if descriptors.ndim != 2 or descriptors.shape[1] != count:
+            turned = descriptors.ndim == 2 and descriptors.shape[0] == count
+            told = ": they are transposed" if turned else ""
             raise InputError(
-                f"{where}: descriptors have shape {descriptors.shape}, expected (D, {count})"
+                f"{where}: descriptors have shape {descriptors.shape}, expected (D, {count}){told}"
+            )
+        if descriptors.dtype == np.uint8 and len(descriptors) in BINARY:
+            raise InputError(
+                f"{where}: descriptors of {len(descriptors)} bytes each (uint8) are binary, as of "
+                f"{BINARY[len(descriptors)]}: they are matched by Hamming distance, which no codec "
+                "keeps; expected float descriptors, or uint8 ones such as SIFT's 128"
             )
         if scores is None:
             scores = np.ones(count, np.float32)
         if scores.shape != (count,):
             raise InputError(f"{where}: scores have shape {scores.shape}, expected ({count},)")
-        if size is not None and size.shape != (2,):
-            raise InputError(f"{where}: image_size has shape {size.shape}, expected (2,)")
         with np.errstate(over="ignore"):  # what does not fit float32 is told as not finite
             wide = _rows(descriptors)
             norms = np.linalg.norm(wide, axis=1)
@@ -158,8 +188,24 @@ class FeatureFile:
             keypoints,
             wide / np.maximum(norms, 1e-30)[:, None],
             scores,
-            None if size is None else (int(size[0]), int(size[1])),
+            None if size is None else _size(size, where),
         )
+
+
+def _is_turned(keypoints: np.ndarray, descriptors: np.ndarray) -> bool:
+    """Whether keypoints of N > 6 are (2 .. 6, N), a column for each of N descriptors."""
+    if keypoints.ndim != 2 or descriptors.ndim != 2:
+        return False
+    rows, columns = keypoints.shape
+    return rows in (2, 3, 4, 6) and columns > 6 and columns in descriptors.shape
+
+
+def _size(size: np.ndarray, where: str) -> tuple[int, int]:
+    if size.shape != (2,):
+        raise InputError(f"{where}: image_size has shape {size.shape}, expected (2,)")
+    if not (np.isfinite(size).all() and (size >= 1).all()):
+        raise InputError(f"{where}: image_size is {size.tolist()}, expected width and height")
+    return int(size[0]), int(size[1])
 
 
 def _rows(descriptors: np.ndarray) -> np.ndarray:

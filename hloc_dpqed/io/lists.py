@@ -1,13 +1,14 @@
 """hloc's text files: query lists, pairs and pose results."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 
 from ..errors import InputError
+from ..logger import logger
 from .atomic import write_text
 
 
@@ -29,7 +30,8 @@ def read_lines(path: Path, what: str) -> list[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error}), expected {what}") from error
     # Not splitlines: it also splits at separators that a name may hold, such as U+2028.
-    lines = ((n, line.strip()) for n, line in enumerate(text.split("\n"), 1))
+    ended = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = ((n, line.strip()) for n, line in enumerate(ended.split("\n"), 1))
     return [(n, line) for n, line in lines if line and not line.startswith("#")]
 
 
@@ -64,6 +66,13 @@ _QUERY = re.compile(rf"(.*\S)\s+({'|'.join(_CAMERA_MODELS)})((?:\s+\S+)*)")
 
 def _parse_query(line: str, where: str) -> tuple[str, pycolmap.Camera]:
     match = _QUERY.fullmatch(line)
+    if match is None or re.search(r"\d\s*[,;]", match[3]):
+        other = _QUERY.fullmatch(re.sub(r"[,;]", " ", line))
+        if other is not None:
+            raise InputError(
+                f"{where}: values are separated by commas, expected spaces: "
+                f"`name {other[2]} width height params...`"
+            )
     if match is None:
         raise InputError(
             f"{where}: no known camera model, expected `name MODEL width height params...`"
@@ -87,6 +96,9 @@ def read_pairs(
 ) -> dict[str, list[str]]:
     """hloc's pairs file: ``query reference`` a line, best first, to a list for each query.
 
+    A number after the two names is a score. Scores are not used: the order is that of the file,
+    and where the scores of a query neither fall nor rise, one warning says so.
+
     Args:
         path: the file.
         queries, references: known names. A line of more than two words holds names with spaces:
@@ -95,27 +107,130 @@ def read_pairs(
 
     Raises:
         InputError: a line has not two names, or names with spaces that can be split in two ways
-            or in none.
+            or in none; names are separated by commas; or all pairs are the wrong way round.
     """
     pairs: dict[str, list[str]] = {}
+    scores: dict[str, list[float]] = {}
     known_queries, known_references = set(queries), set(references)
+    in_order, turned = False, 0
     for number, line in read_lines(path, "a pairs file"):
-        gaps = [gap.span() for gap in re.finditer(r"\s+", line)]
-        splits = [(line[:start], line[end:]) for start, end in gaps]
-        if len(splits) > 1:
-            splits = (
-                [s for s in splits if s[0] in known_queries and s[1] in known_references]
-                or [s for s in splits if s[0] in known_queries]
-                or [s for s in splits if s[1] in known_references]
-            )
-        if len(splits) != 1:
-            found = f"{len(gaps) + 1} words that can be read in {len(splits)} ways"
-            raise InputError(f"{path}:{number}: expected two image names, found {found}")
-        query, reference = splits[0]
+        pair, score = _parse_pair(line, known_queries, known_references)
+        if pair is None:
+            pair, score = _parse_pair(line, known_references, known_queries)
+            if pair is None or pair[1] not in known_queries or pair[0] not in known_references:
+                raise InputError(f"{path}:{number}: expected two image names, {_found(line)}")
+        query, reference = pair
+        if query not in known_queries:
+            _refuse_commas(line, known_queries | known_references, f"{path}:{number}")
+            if not turned and query in known_references and reference in known_queries:
+                turned = number
+        in_order |= query in known_queries
         listed = pairs.setdefault(query, [])
         if reference not in listed:
             listed.append(reference)
+            if score is not None:
+                scores.setdefault(query, []).append(score)
+    if turned and not in_order:
+        raise InputError(
+            f"{path}:{turned}: a database image and then a query, expected `query reference`: the "
+            "two names of each line are the wrong way round"
+        )
+    for query, values in scores.items():
+        steps = np.diff(values)
+        if (steps > 0).any() and (steps < 0).any():
+            logger.warning(
+                f"{path}: the scores of {query!r} (and maybe of others) are in no order; images "
+                "are taken in the order of the file, as hloc does, not by score"
+            )
+            break
     return pairs
+
+
+def no_pair(
+    path: Path | str,
+    pairs: dict[str, list[str]],
+    queries: Sequence[str],
+    images: Sequence[str],
+) -> str:
+    """The line that tells that no pair can be used, with a name of each side to compare.
+
+    Args:
+        path, pairs: the pairs file and what was read of it.
+        queries, images: the listed queries, and the images of the map.
+    """
+    told = f"{path}: no pair of a listed query with an image of the map"
+    if not pairs:
+        return f"{told}: it is empty"
+    query = next((name for name in queries if name in pairs), next(iter(pairs)))
+    listed = query if query in queries else queries[0]
+    of_map = f", images such as {images[0]!r}" if images else ""
+    return (
+        f"{told}: it pairs {query!r} with {pairs[query][0]!r}, there are queries such as "
+        f"{listed!r}{of_map}"
+    )
+
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf)", re.IGNORECASE)
+
+
+def _parse_pair(
+    line: str, queries: set[str], references: set[str]
+) -> tuple[tuple[str, str] | None, float | None]:
+    """The two names of a line, None where there are no two or they can be split in several ways;
+    and the score."""
+    splits = _splits(line)
+    both = [s for s in splits if s[0] in queries and s[1] in references]
+    if len(both) == 1:
+        return both[0], None
+    *rest, last = line.rsplit(maxsplit=1)
+    if not both and len(splits) > 1:
+        scored = _chosen(_splits(rest[0]), queries, references)
+        if len(scored) == 1 and _NUMBER.fullmatch(last):
+            return scored[0], float(last)
+        if len(scored) == 1 and scored[0][0] in queries and scored[0][1] in references:
+            return None, None  # a third column that is no score
+    chosen = _chosen(splits, queries, references)
+    return (chosen[0] if len(chosen) == 1 else None), None
+
+
+def _splits(line: str) -> list[tuple[str, str]]:
+    gaps = [gap.span() for gap in re.finditer(r"\s+", line)]
+    return [(line[:start], line[end:]) for start, end in gaps]
+
+
+def _chosen(
+    splits: list[tuple[str, str]], queries: set[str], references: set[str]
+) -> list[tuple[str, str]]:
+    if len(splits) < 2:
+        return splits
+    return (
+        [s for s in splits if s[0] in queries and s[1] in references]
+        or [s for s in splits if s[0] in queries]
+        or [s for s in splits if s[1] in references]
+    )
+
+
+def _found(line: str) -> str:
+    words = line.split()
+    if len(words) == 1:
+        told = next((f" with {name}" for sign, name in _SIGNS.items() if sign in line), "")
+        return f"found one word{told}: names are separated by a space"
+    if len(words) == 3:
+        return f"found three words, and the third, {words[2]!r}, is not a score"
+    return f"found {len(words)} words, which can be read as two names in several ways or in none"
+
+
+_SIGNS = {",": "commas", ";": "semicolons", "|": "bars"}
+
+
+def _refuse_commas(line: str, known: set[str], where: str) -> None:
+    """Refuse a line that a comma divides into a known name and another, with a space or without."""
+    for sign, name in _SIGNS.items():
+        first = line.split(sign, 1)[0].strip()
+        if sign in line and first in known:
+            raise InputError(
+                f"{where}: {name} between the names, expected `query reference` with a space"
+            )
 
 
 def result_name(name: str, prepend_camera_name: bool = False, full_names: bool = False) -> str:
@@ -157,7 +272,10 @@ def read_poses(path: Path) -> dict[str, np.ndarray]:
             if not np.isfinite(values).all() or norm == 0:
                 raise ValueError
         except ValueError as error:
-            raise InputError(f"{path}:{number}: expected `name qw qx qy qz tx ty tz`") from error
+            commas = ", separated by spaces, not commas" if line.count(",") >= 6 else ""
+            raise InputError(
+                f"{path}:{number}: expected `name qw qx qy qz tx ty tz`{commas}"
+            ) from error
         if words[0] in poses:
             raise InputError(f"{path}:{number}: {words[0]!r} comes twice")
         rotation = pycolmap.Rotation3d((values[:4] / norm)[[1, 2, 3, 0]])

@@ -11,6 +11,7 @@ from ..compressed_map import FURTHEST, camera_centres, too_far
 from ..errors import InputError
 from ..logger import logger
 from ..reference import Observations, ReferenceMap
+from ..same_image import in_model
 from ..visibility import Visibility
 from .features import FeatureFile
 from .model_files import check_binary_model, missing_track_element, unknown_camera_model
@@ -98,9 +99,9 @@ def reference_from_reconstruction(
     camera_row = {camera_id: row for row, camera_id in enumerate(camera_ids)}
 
     indptr = np.zeros(len(images) + 1, np.int64)
-    rows_all, keypoints_all = [], []
+    rows_all, keypoints_all, positions_all = [], [], []
     for i, image in enumerate(images):
-        keypoints, ids = observed_points(image)
+        keypoints, ids, places = observed_points(image)
         unknown = ids[~np.isin(ids, point_ids)]
         if len(unknown):
             raise InputError(
@@ -111,9 +112,10 @@ def reference_from_reconstruction(
         rows, first = np.unique(rows, return_index=True)
         rows_all.append(rows.astype(np.int32))
         keypoints_all.append(keypoints[first].astype(np.int32))
+        positions_all.append(places[first])
         indptr[i + 1] = indptr[i] + len(rows)
     visibility = Visibility(indptr, np.concatenate(rows_all), len(point_ids))
-    keypoint_index = np.concatenate(keypoints_all)
+    keypoint_index, positions = np.concatenate(keypoints_all), np.concatenate(positions_all)
     near = ~too_far(xyz, xyz, camera_centres(poses))
     if not near.all():
         logger.warning(
@@ -122,7 +124,7 @@ def reference_from_reconstruction(
             f"{point_ids[~near][0]}"
         )
         visibility, kept = visibility.keep_points(np.flatnonzero(near))
-        keypoint_index = keypoint_index[kept]
+        keypoint_index, positions = keypoint_index[kept], positions[kept]
         point_ids, xyz, error = point_ids[near], xyz[near], error[near]
     return ReferenceMap(
         image_names=names,
@@ -136,14 +138,18 @@ def reference_from_reconstruction(
         visibility=visibility,
         keypoint_index=keypoint_index,
         num_keypoints=np.array([im.num_points2D() for im in images], np.int64),
+        keypoint_positions=positions,
     )
 
 
-def observed_points(image: pycolmap.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoint rows with a 3D point, (n,) int64, and the ids of those points, (n,)."""
+def observed_points(image: pycolmap.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keypoint rows with a 3D point, (n,) int64, the ids of those points, (n,), and the places of
+    the keypoints, (n, 2) float32 pixels in COLMAP's convention."""
     keypoints = np.asarray(image.get_observation_point2D_idxs(), np.int64)
     points2D = image.points2D
-    return keypoints, _ids([points2D[i].point3D_id for i in keypoints])
+    observed = [points2D[i] for i in keypoints]
+    positions = np.array([point.xy for point in observed], np.float32).reshape(-1, 2)
+    return keypoints, _ids([point.point3D_id for point in observed]), positions
 
 
 def _ids(ids: list[int]) -> np.ndarray:
@@ -162,8 +168,8 @@ def read_observations(
     """Descriptors, scores and keypoints of the map's observations, streamed image by image.
 
     Raises:
-        InputError: an image is missing, has another number of keypoints than in the model, or has
-            descriptors of another dimension than the images before it.
+        InputError: an image is missing, has another number of keypoints than in the model or has
+            them in other places, or has descriptors of another dimension than the images before it.
     """
     visibility = reference.visibility
     count = visibility.num_observations
@@ -199,6 +205,7 @@ def read_observations(
                     f"{features}: image {name!r} has descriptors of "
                     f"{image.descriptors.shape[1]} dimensions, expected {descriptors.shape[1]}"
                 )
+            image = in_model(reference, i, image, f"{features}: image {name!r}")
             descriptors[rows] = image.descriptors[index]
             scores[rows] = image.scores[index]
             keypoints[rows] = image.keypoints[index]

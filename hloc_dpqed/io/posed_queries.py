@@ -9,8 +9,9 @@ from ..errors import InputError
 from ..evaluate import match_names, read_truth
 from ..logger import logger
 from ..measures import PosedQuery
+from ..same_image import features_for_camera, scaling
 from .features import FeatureFile
-from .lists import read_pairs, read_queries
+from .lists import no_pair, read_pairs, read_queries
 
 
 def read_posed_queries(
@@ -31,8 +32,8 @@ def read_posed_queries(
         image_names: of the database, to read names with spaces in the pairs.
 
     Raises:
-        InputError: a file is missing or wrong, a query has no features, no query has a pose, or
-            nothing was retrieved for any query.
+        InputError: a file is missing or wrong, a query has no features or features of an image of
+            another shape than its camera's, no query has a pose, or nothing was retrieved for any.
     """
     listed = read_queries(queries)
     names = [name for name, _ in listed]
@@ -57,17 +58,19 @@ def read_posed_queries(
     if str(retrieval) != "none":
         pairs = read_pairs(Path(retrieval), names, image_names)
         if not any(name in pairs for name in names):
-            raise InputError(f"{retrieval}: no pair of a listed query")
+            raise InputError(no_pair(retrieval, pairs, names, sorted(image_names)))
+    posed: list[PosedQuery] = []
+    scaled = False
     with FeatureFile(features) as file:
         file.check_names([name for name in names if name in pose_name])
-        return [
-            PosedQuery(
-                name,
-                camera,
-                file.read(name),
-                None if pairs is None else pairs.get(name, []),
-                truth[pose_name[name]],
-            )
-            for name, camera in listed
-            if name in pose_name
-        ]
+        for name, camera in listed:
+            if name not in pose_name:
+                continue
+            local = file.read(name)
+            fitted = features_for_camera(local, camera, f"{features}: image {name!r}")
+            if fitted is not local and not scaled:
+                scaled = True
+                logger.warning(scaling(f"{features}: query {name!r}", local, camera))
+            retrieved = None if pairs is None else pairs.get(name, [])
+            posed.append(PosedQuery(name, camera, fitted, retrieved, truth[pose_name[name]]))
+    return posed

@@ -24,14 +24,18 @@ from ..matching.nearest_neighbor import (
     match_all,
     match_images,
 )
+from ..same_image import features_for_camera
 from ..threads import get_num_threads, single_threaded, team, workers
 from ..visibility import Visibility
 from .direct import EXACT_POINTS, PointIndex, mutual_matches, voted_images
 from .pose import (
+    LEAST_INLIERS,
+    check_min_inliers,
     check_pose_estimator,
     estimate_pose,
     estimate_pose_best_first,
     estimation_options,
+    least_inliers,
     query_seed,
 )
 
@@ -96,10 +100,11 @@ class Localization:
     Attributes:
         name: of the query.
         cam_from_world: (3, 4) float64 [R | t], or None where the query was not localized.
-        num_inliers: of RANSAC.
+        num_inliers: of RANSAC, of a rejected pose too.
         inliers: (n,) bool over the correspondences.
         correspondences: what PnP was given.
         images: rows of the retrieved database images whose matches were used.
+        rejected: RANSAC found a pose, of too few inliers to be believed.
     """
 
     name: str
@@ -108,6 +113,7 @@ class Localization:
     inliers: np.ndarray
     correspondences: Correspondences
     images: list[int]
+    rejected: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,8 @@ class Localizer:
             matches that agree; False gives RANSAC all matches, as hloc does.
         pose_estimator: whose RANSAC it is, of ``pose.POSE_ESTIMATORS``.
         config: hloc's ``estimation`` and ``refinement`` options of pycolmap.
+        min_inliers: of a pose that is believed, see ``pose.least_inliers``; 0 believes every pose,
+            as hloc does.
         seed: of RANSAC, mixed with each query's name.
         device: torch device of the matching.
         memory_limit: bytes; the descriptors are decoded once, at the first query, where they fit,
@@ -155,6 +163,7 @@ class Localizer:
         best_first: bool = True,
         pose_estimator: str = "pycolmap",
         config: dict[str, Any] | None = None,
+        min_inliers: int = LEAST_INLIERS,
         seed: int = 0,
         device: str = "cpu",
         memory_limit: int = 1 << 30,
@@ -173,6 +182,8 @@ class Localizer:
         check_pose_estimator(pose_estimator)
         self.pose_estimator = pose_estimator
         self.options = estimation_options(ransac_thresh, config)
+        check_min_inliers(min_inliers)
+        self.min_inliers = min_inliers
         self.seed = seed
         self.device = torch.device(device)
         # Points of equal codes decode to equal rows. They share one row here, so that rounding in
@@ -324,7 +335,27 @@ class Localizer:
         camera: pycolmap.Camera,
         seed: int,
     ) -> dict[str, Any] | None:
-        """Pose from correspondences, as ``estimate_pose`` returns it."""
+        """Pose from correspondences, as ``estimate_pose`` returns it; None where it has too few
+        inliers to be believed."""
+        answer = self._estimate(found, features, camera, seed)
+        return answer if self._believed(answer, found, camera) else None
+
+    def _believed(
+        self, answer: dict[str, Any] | None, found: Correspondences, camera: pycolmap.Camera
+    ) -> bool:
+        if answer is None:
+            return False
+        least = least_inliers(len(found), camera, self.options, self.min_inliers)
+        return int(answer["num_inliers"]) >= least
+
+    def _estimate(
+        self,
+        found: Correspondences,
+        features: ImageFeatures,
+        camera: pycolmap.Camera,
+        seed: int,
+    ) -> dict[str, Any] | None:
+        """Pose from correspondences, of however many inliers."""
         # hloc's keypoints have pixel centres at integers, COLMAP's at +0.5: added here, once.
         points2D = features.keypoints[found.keypoint_index].astype(np.float64) + 0.5
         points3D = self.map.xyz[found.point_index]
@@ -342,22 +373,26 @@ class Localizer:
         best: Localization | None = None
         for group in groups:
             found = Correspondences.collect([matches[k] for k in group], self.map.num_points)
-            answer = self.pose(
+            answer = self._estimate(
                 found, query.features, query.camera, query_seed(self.seed, query.name)
             )
+            believed = self._believed(answer, found, query.camera)
             used = [images[k] for k in group] if images else []
             if answer is None:
                 outcome = Localization(query.name, None, 0, np.zeros(len(found), bool), found, used)
             else:
                 outcome = Localization(
                     query.name,
-                    answer["cam_from_world"].matrix(),
+                    answer["cam_from_world"].matrix() if believed else None,
                     int(answer["num_inliers"]),
                     np.asarray(answer["inlier_mask"], bool),
                     found,
                     used,
+                    rejected=not believed,
                 )
-            if best is None or outcome.num_inliers > best.num_inliers:
+            # A group of few matches may be believed where one of more inliers is not.
+            rank = (believed, outcome.num_inliers)
+            if best is None or rank > (best.cam_from_world is not None, best.num_inliers):
                 best = outcome
         assert best is not None  # there is always one group
         return best
@@ -365,9 +400,14 @@ class Localizer:
     def localize(self, query: Query) -> Localization:
         """Match and estimate the pose of one query.
 
+        Keypoints of another image size than the camera's are scaled to it, see
+        ``same_image.features_for_camera``.
+
         Raises:
-            InputError: the descriptors are of another dimension than the map's.
+            InputError: the descriptors are of another dimension than the map's, or the features of
+                an image of another shape than the camera's.
         """
+        query = _in_camera(query)
         return self.solve(query, self._match_query(query))
 
     def _match_query(self, query: Query) -> list[Matches]:
@@ -387,6 +427,7 @@ class Localizer:
         """The 2D-3D matches of a stream of queries, as ``localize_many`` without the poses."""
 
         def correspond(query: Query) -> Correspondences:
+            query = _in_camera(query)
             return Correspondences.collect(self._match_query(query), self.map.num_points)
 
         return _several_at_a_time(correspond, queries)
@@ -407,6 +448,12 @@ def _several_at_a_time(work: Callable[[Query], R], queries: Iterable[Query]) -> 
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _in_camera(query: Query) -> Query:
+    """The query with its features in pixels of its camera."""
+    fitted = features_for_camera(query.features, query.camera, f"query {query.name!r}")
+    return query if fitted is query.features else replace(query, features=fitted)
 
 
 def _with_points(matches: Matches, points: np.ndarray) -> Matches:

@@ -25,6 +25,9 @@ POSELIB_MODELS = {
     "OPENCV_FISHEYE",
 }  # fmt: skip
 MIN_INLIERS = 4  # three points always fit some pose
+# A pose is believed from so many inliers on, and from so many more for each that chance gives:
+# measured in docs/reliability.md (benchmarks/false_poses.py).
+LEAST_INLIERS, PER_CHANCE = 8, 20.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,42 @@ def query_seed(seed: int, name: str) -> int:
     """
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return int.from_bytes(digest[:4], "little") & 0x7FFFFFFF
+
+
+def check_min_inliers(min_inliers: int) -> None:
+    """Check the argument.
+
+    Raises:
+        InputError: it is negative.
+    """
+    if min_inliers < 0:
+        raise InputError(f"--min_inliers {min_inliers}: expected 0 (every pose) or more")
+
+
+def least_inliers(
+    num_matches: int, camera: pycolmap.Camera, options: dict[str, Any], min_inliers: int
+) -> int:
+    """How many inliers a pose needs to be believed.
+
+    ``min_inliers``, and ``PER_CHANCE`` for each inlier that a pose is expected to have by chance:
+    matches times the share of the image that lies within the threshold of a projection. Never more
+    than half of the matches, but for ``min_inliers`` itself. Ours, after the a-contrario idea of
+    Moisan and Stival, "A Probabilistic Criterion to Detect Rigid Point Matches Between Two Images
+    and Estimate the Fundamental Matrix", IJCV 2004: false matches are not spread evenly, so that
+    the factor is measured.
+
+    Args:
+        num_matches: that RANSAC was given.
+        camera: of the query.
+        options: as ``estimation_options`` gives them.
+        min_inliers: 0 believes every pose, as hloc does.
+    """
+    if min_inliers == 0:
+        return 0
+    threshold = _ransac_options(options)["max_error"]
+    share = min(np.pi * threshold**2 / max(camera.width * camera.height, 1), 1.0)
+    wanted = min_inliers + PER_CHANCE * share * num_matches
+    return max(min_inliers, min(int(np.ceil(wanted)), (num_matches + 1) // 2))
 
 
 def estimation_options(ransac_thresh: float, config: dict[str, Any] | None) -> dict[str, Any]:
