@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pycolmap
 
-from .codecs import Codec
+from .codecs.base import Codec
 from .errors import InputError
 from .visibility import Visibility
 
 if TYPE_CHECKING:
     from .io.features import ImageFeatures
     from .localization import Localization
-
-GRANULARITIES = ("point", "observation")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from . import __version__
 from .checkpoint import Checkpoint, run_key
+from .choices import FALLBACKS
 from .compressed_map import CompressedMap
 from .errors import InputError
 from .io.atomic import atomic_path, check_output
@@ -24,8 +25,6 @@ from .logger import logger
 from .mapfile import read_map
 from .same_features import check_dimension, check_extractor
 from .threads import check_device, check_seed, set_num_threads
-
-FALLBACKS = ("none", "closest")
 
 
 def main(

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pycolmap
 
+from ..choices import POSE_ESTIMATORS
 from ..compressed_map import in_front
 from ..errors import InputError
 
-POSE_ESTIMATORS = ("pycolmap", "poselib")
 # Those of COLMAP's camera models that poselib knows; with others it finds nothing.
 POSELIB_MODELS = {
     "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV",
