@@ -11,6 +11,21 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__
+from .choices import (
+    BUDGET_SCOPES,
+    CODE_TARGETS,
+    CODEC_TRAIN,
+    CODECS,
+    DEFAULT_THRESHOLDS,
+    FALLBACKS,
+    GRANULARITIES,
+    LEAST_INLIERS,
+    MATCHERS,
+    OVERRIDE,
+    POSE_ESTIMATORS,
+    PRESETS,
+    SELECTORS,
+)
 from .errors import InputError
 
 
@@ -106,20 +121,7 @@ def _positive(text: str) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
-    from .codecs import CODE_TARGETS, CODECS
-    from .compress import CODEC_TRAIN
-    from .compressed_map import GRANULARITIES
-    from .demo import add_arguments as add_demo_arguments
-    from .evaluate import DEFAULT_THRESHOLDS
-    from .localization.pose import LEAST_INLIERS, POSE_ESTIMATORS
-    from .localize import FALLBACKS
-    from .matching.learned import PAIR_MATCHERS
-    from .matching.nearest_neighbor import NN_CONFS
-    from .same_features import OVERRIDE
-    from .selection import SELECTORS
-    from .sweep import PRESETS
-
+    """The parser of all commands; imports nothing heavy, so that ``--help`` is instant."""
     common = _Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = _Parser(prog="hloc-dpqed", description="Small visual-localization maps for hloc")
@@ -136,7 +138,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--features", type=Path, required=True, metavar="H5")
     sub.add_argument("--output", type=Path, required=True, metavar="MAP.dpqed")
     sub.add_argument("--budget", metavar="SIZE", help="such as 300KB or 1MB")
-    sub.add_argument("--budget_scope", choices=("total", "codes"), default="total")
+    sub.add_argument("--budget_scope", choices=BUDGET_SCOPES, default="total")
     sub.add_argument(
         "--target_recall",
         metavar="R@T/R",
@@ -195,7 +197,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--matcher",
         default="NN-mutual",
-        help=f"one of {', '.join((*NN_CONFS, *PAIR_MATCHERS))}, or hloc:NAME for hloc's own model",
+        help=f"one of {', '.join(MATCHERS)}, or hloc:NAME for hloc's own model",
     )
     sub.add_argument("--matcher_weights", type=Path, metavar="PATH")
     sub.add_argument(
@@ -275,14 +277,26 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--seeds", type=_positive, default=3, metavar="N")
     sub.add_argument("--ransac_seeds", type=_positive, default=10, metavar="N")
     sub.add_argument("--granularity", choices=GRANULARITIES, default="point")
-    sub.add_argument("--matcher", choices=NN_CONFS, default="NN-mutual")
+    sub.add_argument("--matcher", choices=MATCHERS, default="NN-mutual")
     sub.add_argument("--ransac_thresh", type=float, default=12.0, metavar="PX")
     sub.add_argument("--thresholds", default=DEFAULT_THRESHOLDS)
     sub.add_argument("--no_plots", dest="plots", action="store_false")
     sub.add_argument("--threads", type=_positive, metavar="N")
     sub.add_argument("--device", default="cpu")
 
-    add_demo_arguments(command("demo", _demo, "map a rendered scene, compress it, localize in it"))
+    sub = command("demo", _demo, "map a rendered scene, compress it, localize in it")
+    sub.add_argument("--output", type=Path, required=True, metavar="DIR")
+    sub.add_argument(
+        "--images", type=Path, metavar="DIR", help="your own photos instead of rendered ones"
+    )
+    sub.add_argument("--num_database", type=int, default=48, metavar="N", help="rendered views")
+    sub.add_argument("--num_queries", type=int, default=12, metavar="N", help="unseen views")
+    sub.add_argument(
+        "--query_every", type=int, default=5, metavar="N", help="of your photos, which are queries"
+    )
+    sub.add_argument("--code_bytes", type=int, default=4, metavar="B")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--threads", type=int, metavar="N")
 
     sub = command("report", _report, "one HTML file: bytes, accuracy, points, cameras, matches")
     sub.add_argument("maps", type=Path, nargs="+", metavar="MAP.dpqed")
@@ -294,7 +308,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--reference_poses", type=Path, metavar="POSES_OR_SFM", help="of the queries")
     sub.add_argument("--images", type=Path, metavar="DIR", help="database and query images")
     sub.add_argument("--output", type=Path, required=True, metavar="HTML")
-    sub.add_argument("--matcher", choices=NN_CONFS, default="NN-mutual")
+    sub.add_argument("--matcher", choices=MATCHERS, default="NN-mutual")
     sub.add_argument("--ransac_thresh", type=float, default=12.0, metavar="PX")
     sub.add_argument("--ransac_seeds", type=_positive, default=10, metavar="N")
     sub.add_argument("--thresholds", default=DEFAULT_THRESHOLDS)

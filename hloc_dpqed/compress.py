@@ -14,9 +14,10 @@ import pycolmap
 import torch
 
 from . import __version__
+from .choices import BUDGET_SCOPES, CODEC_TRAIN, GRANULARITIES
 from .codecs import Codec, fit_codec, sharpens
 from .codecs.file import codec_hash, read_codec
-from .compressed_map import GRANULARITIES, CompressedMap, GlobalDescriptors
+from .compressed_map import CompressedMap, GlobalDescriptors
 from .errors import InputError
 from .io.atomic import check_output, write_bytes
 from .io.features import feature_kind, read_global_descriptors
@@ -31,8 +32,6 @@ from .threads import check_device, check_seed, set_num_threads, steady_products
 from .training.checkpoint import fit_folder
 from .training.sharpen import with_sharpened_targets
 
-BUDGET_SCOPES = ("total", "codes")
-CODEC_TRAIN = ("kept", "all")
 MAX_TRIALS = 6  # of a number of points, to fill a budget
 ASKED_BYTES = 16  # by which another budget may change the metadata
 MAX_FITS = 3  # of the codec, on the points that a budget holds

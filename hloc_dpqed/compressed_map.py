@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pycolmap
 
-from .codecs import Codec
+from .codecs.base import Codec
 from .errors import InputError
 from .visibility import Visibility
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .io.features import ImageFeatures
     from .localization import Localization
 
-GRANULARITIES = ("point", "observation")
 # Times the scene's size. A point so far away has no parallax left: its direction is that of one at
 # a thousandth of the distance, to a fraction of a pixel.
 FURTHEST = 1e6

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from .choices import DEFAULT_THRESHOLDS
 from .errors import InputError
 from .io.lists import read_lines, read_poses
 from .io.model import read_reference
-
-DEFAULT_THRESHOLDS = "0.25/2,0.5/5,5/10"
 
 
 def main(

@@ -13,20 +13,19 @@ from tqdm import tqdm
 
 from . import __version__
 from .checkpoint import Checkpoint, run_key
+from .choices import FALLBACKS, LEAST_INLIERS
 from .compressed_map import CompressedMap
 from .errors import InputError
 from .io.atomic import atomic_path, check_output
 from .io.features import FeatureFile, feature_kind, read_global_descriptors
 from .io.lists import no_pair, read_pairs, read_queries, result_name, write_poses
 from .localization.localizer import Localization, Localizer, Query
-from .localization.pose import LEAST_INLIERS, check_min_inliers, check_pose_estimator
+from .localization.pose import check_min_inliers, check_pose_estimator
 from .logger import logger
 from .mapfile import read_map
 from .same_features import check_dimension, check_extractor
 from .same_image import features_for_camera, scaling
 from .threads import check_device, check_seed, set_num_threads, steady_products
-
-FALLBACKS = ("none", "closest")
 
 
 @steady_products()

@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from .choices import OVERRIDE
 from .compressed_map import CompressedMap
 from .errors import InputError
 from .logger import logger
 
-OVERRIDE = "--allow_other_extractor"
 # hloc names its feature files feats-NAME-..., and writes nothing else about the extractor.
 _HLOC_EXTRACTORS = ("superpoint", "r2d2", "d2net", "sift", "sosnet", "disk", "aliked")
 

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from . import __version__
 from .checkpoint import run_key
+from .choices import GRANULARITIES, LEAST_INLIERS, PRESETS
 from .codecs import CODECS, codec_class
 from .compress import CompressConf, Compressor
-from .compressed_map import GRANULARITIES
 from .errors import InputError
 from .evaluate import DEFAULT_THRESHOLDS, parse_thresholds
 from .io.atomic import check_output, write_bytes, write_text
@@ -27,7 +27,6 @@ from .io.features import feature_kind
 from .io.model import read_observations, read_reference
 from .io.posed_queries import read_posed_queries
 from .localization.localizer import Localizer
-from .localization.pose import LEAST_INLIERS
 from .logger import logger
 from .mapfile import read_map, section_bytes, to_bytes
 from .measures import Measures, PosedQuery, bootstrap, measure
@@ -36,16 +35,6 @@ from .sweep_plots import check_matplotlib, write_plots
 from .threads import check_device, check_seed, set_num_threads, steady_products
 from .training.checkpoint import fit_folder
 
-# The paper's central experiment: at a fixed memory for codes, short codes for many points against
-# long codes for few. Its optimum is published as 4 bytes a code.
-PRESETS: dict[str, dict[str, tuple[Any, ...]]] = {
-    "paper": {
-        "codecs": ("pq", "dpqed", "drqed"),
-        "code_bytes": (2, 4, 8, 16, 32),
-        "selectors": ("random", "kcover", "qp", "hybrid"),
-        "code_budgets": (2.0, 1.0, 0.5),
-    }
-}
 PUBLISHED_OPTIMUM = 4  # bytes a code
 
 
@@ -248,7 +237,7 @@ def choose(
     if fractions is not None and code_budgets is not None:
         raise InputError("--fractions and --code_budgets exclude one another")
 
-    def present(names: Sequence[str], registered: dict[str, Any], what: str) -> tuple[str, ...]:
+    def present(names: Sequence[str], registered: Container[str], what: str) -> tuple[str, ...]:
         absent = [name for name in names if name not in registered]
         if absent:
             logger.warning(f"--preset {preset}: no {what} {', '.join(absent)} here, left out")

@@ -1,42 +1,54 @@
 """Codecs by name: descriptors to codes and back, all behind one interface."""
 
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import choices
+from ..choices import CODE_TARGETS
 from ..errors import InputError
-from ..reference import Observations
-from ..threads import single_threaded
-from ..training.checkpoint import FitCheckpoint, fit_key
-from .additive import LSQCodec, PRQCodec, RQCodec
 from .base import Codec
-from .dpqed import DPQEDCodec
-from .drqed import DRQEDCodec
-from .none import NoneCodec
-from .pq import OPQCodec, PQCodec
-from .scalar import PCACodec, RaBitQCodec, SignCodec, SQ8Codec
 
-CODECS: dict[str, type[Codec]] = {
-    c.name: c
-    for c in (
-        NoneCodec,
-        DPQEDCodec,
-        DRQEDCodec,
-        PQCodec,
-        OPQCodec,
-        RQCodec,
-        LSQCodec,
-        PRQCodec,
-        PCACodec,
-        SQ8Codec,
-        SignCodec,
-        RaBitQCodec,
-    )
+if TYPE_CHECKING:
+    from ..reference import Observations
+
+_HOMES = {
+    "none": ("none", "NoneCodec"),
+    "dpqed": ("dpqed", "DPQEDCodec"),
+    "drqed": ("drqed", "DRQEDCodec"),
+    "pq": ("pq", "PQCodec"),
+    "opq": ("pq", "OPQCodec"),
+    "rq": ("additive", "RQCodec"),
+    "lsq": ("additive", "LSQCodec"),
+    "prq": ("additive", "PRQCodec"),
+    "pca": ("scalar", "PCACodec"),
+    "sq8": ("scalar", "SQ8Codec"),
+    "sign": ("scalar", "SignCodec"),
+    "rabitq": ("scalar", "RaBitQCodec"),
 }
 
 
-CODE_TARGETS = ("mean", "sharpened")
+class _Codecs(Mapping[str, type[Codec]]):
+    """The codecs, each imported when it is first asked for: most need torch or faiss."""
+
+    def __getitem__(self, name: str) -> type[Codec]:
+        module, kind = _HOMES[name]
+        return getattr(import_module(f".{module}", __name__), kind)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(choices.CODECS)
+
+    def __len__(self) -> int:
+        return len(choices.CODECS)
+
+    def __contains__(self, name: object) -> bool:
+        return name in choices.CODECS
+
+
+CODECS: Mapping[str, type[Codec]] = _Codecs()
 
 
 def codec_class(name: str) -> type[Codec]:
@@ -72,7 +84,7 @@ def sharpens(name: str, code_targets: str | None = None) -> bool:
 
 def fit_codec(
     name: str,
-    observations: Observations,
+    observations: "Observations",
     code_bytes: int,
     *,
     resume: Path | None = None,
@@ -89,6 +101,9 @@ def fit_codec(
     Raises:
         InputError: see ``Codec.fit``; or nothing can be written to ``resume``.
     """
+    from ..threads import single_threaded
+    from ..training.checkpoint import FitCheckpoint, fit_key
+
     known = codec_class(name)
     if resume is not None and known.trains:
         decisive = {key: value for key, value in options.items() if key != "progress"}

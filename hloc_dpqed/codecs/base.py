@@ -4,10 +4,8 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-import torch
 
 from ..reference import Observations, mean_descriptors
-from ..threads import spread_rows
 
 C = TypeVar("C", bound="Codec")
 
@@ -20,6 +18,11 @@ def project(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
     By torch, whose threads the package sets; numpy's own would stall those of faiss.
     """
+    # Here, so that reading what a map holds loads neither torch nor faiss.
+    import torch
+
+    from ..threads import spread_rows
+
     out = np.empty((len(rows), matrix.shape[1]), np.float32)
     onto = torch.from_numpy(np.asarray(matrix, np.float32))
 

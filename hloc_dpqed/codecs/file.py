@@ -10,7 +10,7 @@ import safetensors
 import safetensors.numpy
 
 from ..errors import InputError
-from . import load_codec
+from . import CODECS, load_codec
 from .base import Codec
 
 _KEY = "hloc_dpqed_codec"
@@ -18,11 +18,15 @@ _KEY = "hloc_dpqed_codec"
 
 def codec_hash(codec: Codec) -> str:
     """SHA-256 of what decides a codec's behaviour: name, settings and tensors. 64 hex digits."""
+    return _content_hash(codec.name, codec.config(), codec.tensors())
+
+
+def _content_hash(name: str, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
-    digest.update(json.dumps([codec.name, codec.config()], sort_keys=True).encode())
-    for name, tensor in sorted(codec.tensors().items()):
+    digest.update(json.dumps([name, config], sort_keys=True).encode())
+    for key, tensor in sorted(tensors.items()):
         little = np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<"))
-        digest.update(f"{name} {little.dtype.str} {little.shape}\n".encode())
+        digest.update(f"{key} {little.dtype.str} {little.shape}\n".encode())
         digest.update(little.tobytes())
     return digest.hexdigest()
 
@@ -60,6 +64,27 @@ def read_codec(path: Path, expected: str | None = None) -> Codec:
         InputError: the file is missing, is no codec file, its content has not its hash, or that is
             not the one expected.
     """
+    name, config, tensors = read_codec_parts(path, expected)
+    try:
+        codec = load_codec(name, tensors, config)
+        same = codec_hash(codec) == _content_hash(name, config, tensors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (TypeError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not a codec file of hloc_dpqed") from error
+    if not same:
+        raise InputError(f"{path}: the content does not have the hash that the file states")
+    return codec
+
+
+def read_codec_parts(
+    path: Path, expected: str | None = None
+) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
+    """Name, settings and tensors of a codec file, without making the codec.
+
+    Raises:
+        InputError: as of ``read_codec``, but for what only the codec itself can tell.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a codec file of fit-codec")
@@ -67,16 +92,18 @@ def read_codec(path: Path, expected: str | None = None) -> Codec:
         with safetensors.safe_open(str(path), framework="numpy") as file:
             header = json.loads(file.metadata()[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        codec = load_codec(header["name"], tensors, header["config"])
-        stored = header["hash"]
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        name, config, stored = header["name"], header["config"], header["hash"]
+        if name not in CODECS:
+            raise InputError(f"{path}: codec {str(name)[:40]!r} is unknown to this version")
+        actual = _content_hash(name, config, tensors)
+    except InputError:
+        raise
     except (OSError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: not a codec file of hloc_dpqed") from error
-    if codec_hash(codec) != stored:
+    if actual != stored:
         raise InputError(f"{path}: the content does not have the hash that the file states")
     if expected is not None and stored != expected:
         raise InputError(
             f"{path}: is codec {stored[:16]}, but the map was made with codec {expected[:16]}"
         )
-    return codec
+    return name, config, tensors

@@ -1,6 +1,5 @@
 """The demo: photos, a map, its compression by several codecs, localization, a table, pictures."""
 
-import argparse
 import importlib.util
 import json
 import shutil
@@ -64,22 +63,6 @@ VARIANTS = (
     Variant("dpqed", "dpqed", "point"),
     Variant("drqed", "drqed", "point"),
 )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line's arguments; their names are those of ``main``."""
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="your own photos instead of rendered ones"
-    )
-    parser.add_argument("--num_database", type=int, default=48, metavar="N", help="rendered views")
-    parser.add_argument("--num_queries", type=int, default=12, metavar="N", help="unseen views")
-    parser.add_argument(
-        "--query_every", type=int, default=5, metavar="N", help="of your photos, which are queries"
-    )
-    parser.add_argument("--code_bytes", type=int, default=4, metavar="B")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, metavar="N")
 
 
 @steady_products()

@@ -12,6 +12,7 @@ import numpy as np
 import pycolmap
 import torch
 
+from ..choices import LEAST_INLIERS
 from ..compressed_map import CompressedMap
 from ..errors import InputError
 from ..image_rows import image_rows
@@ -29,7 +30,6 @@ from ..threads import get_num_threads, single_threaded, team, workers
 from ..visibility import Visibility
 from .direct import EXACT_POINTS, PointIndex, mutual_matches, voted_images
 from .pose import (
-    LEAST_INLIERS,
     check_min_inliers,
     check_pose_estimator,
     estimate_pose,

@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 import pycolmap
 
+from ..choices import POSE_ESTIMATORS
 from ..compressed_map import in_front
 from ..errors import InputError
 
-POSE_ESTIMATORS = ("pycolmap", "poselib")
 # Those of COLMAP's camera models that poselib knows; with others it finds nothing.
 POSELIB_MODELS = {
     "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV",
     "OPENCV_FISHEYE",
 }  # fmt: skip
 MIN_INLIERS = 4  # three points always fit some pose
-# A pose is believed from so many inliers on, and from so many more for each that chance gives:
+# A pose is believed from ``LEAST_INLIERS`` on, and from so many more for each that chance gives:
 # measured in docs/reliability.md (benchmarks/false_poses.py).
-LEAST_INLIERS, PER_CHANCE = 8, 20.0
+PER_CHANCE = 20.0
 
 
 @dataclass(frozen=True)

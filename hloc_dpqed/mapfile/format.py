@@ -1,15 +1,18 @@
 """Reader and writer of the map file (docs/format.md)."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..choices import GRANULARITIES
 from ..codecs import CODECS, Codec
-from ..codecs.file import codec_file_name, codec_hash, read_codec
-from ..compressed_map import GRANULARITIES, CompressedMap, GlobalDescriptors
+from ..codecs.file import codec_file_name, codec_hash, read_codec, read_codec_parts
+from ..compressed_map import CompressedMap, GlobalDescriptors
 from ..errors import InputError
 from ..io.atomic import write_bytes
 from ..visibility import Visibility
@@ -229,6 +232,12 @@ def _encode_codec(codec: Codec) -> tuple[bytes, dict[str, Any]]:
 
 
 def _decode_codec(data: bytes, spec: dict[str, Any]) -> Codec:
+    tensors = _codec_tensors(data, spec)
+    return CODECS[spec["name"]].from_tensors(tensors, spec["config"])
+
+
+def _codec_tensors(data: bytes, spec: dict[str, Any]) -> dict[str, np.ndarray]:
+    """What a codec of this version is made from."""
     name = spec["name"]
     if name not in CODECS:
         known = ", ".join(CODECS)
@@ -238,7 +247,7 @@ def _decode_codec(data: bytes, spec: dict[str, Any]) -> Codec:
     for n, array in zip(names, arrays, strict=True):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise InputError(f"the codec's {n[:40]} are not finite")
-    return CODECS[name].from_tensors(dict(zip(names, arrays, strict=True)), spec["config"])
+    return dict(zip(names, arrays, strict=True))
 
 
 def _spec(kind: str, shape: list[int]) -> tuple[str, tuple[int, ...]]:
@@ -337,11 +346,33 @@ def read_map(path: Path, codec_file: Path | None = None) -> CompressedMap:
         InputError: the file is missing, damaged, or of a newer format; or its codec file is.
     """
     metadata, sections, size = _load(path)
-    try:
-        codec = None
+    with _told_of(path):
+        _check_announced(metadata, size)
+        shared = None
         if "codec" not in sections:
-            codec = _shared_codec(metadata["codec"], Path(path), codec_file)
-        return _decode(metadata, sections, size, codec)
+            shared = read_codec(*_shared_codec(metadata["codec"], Path(path), codec_file))
+        codec = shared or _decode_codec(sections["codec"], metadata["codec"])
+        parts = _decode(metadata, sections, size, codec.code_size)
+        global_descriptors = None
+        if "global.codes" in sections:
+            spec = metadata["global"]["codec"]
+            global_codec = _decode_codec(sections["global.codec"], spec)
+            codes = _decode_global_codes(metadata, sections, global_codec.code_size)
+            global_descriptors = GlobalDescriptors(global_codec, codes)
+        return CompressedMap(
+            codec=codec,
+            global_descriptors=global_descriptors,
+            metadata=metadata["made"],
+            codec_hash=metadata["codec"]["hash"] if shared else None,
+            **parts,
+        )
+
+
+@contextlib.contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """Whatever a damaged file makes of the reader is one line that names the file."""
+    try:
+        yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (
@@ -352,27 +383,32 @@ def read_map(path: Path, codec_file: Path | None = None) -> CompressedMap:
         raise InputError(f"{path}: damaged ({reason})") from error
 
 
-def _shared_codec(spec: dict[str, Any], path: Path, codec_file: Path | None) -> Codec:
-    """The codec that a map without one of its own refers to."""
+def _shared_codec(spec: dict[str, Any], path: Path, codec_file: Path | None) -> tuple[Path, str]:
+    """File and hash of the codec that a map without one of its own refers to."""
     digest = spec.get("hash")
     if not (isinstance(digest, str) and len(digest) == 64 and set(digest) <= set(HEX)):
         raise DamagedStream("section 'codec' is missing")
     beside = path.parent / codec_file_name(digest)
     if codec_file is None and not beside.is_file():
         raise InputError(f"needs the codec file {beside.name} beside it, or --codec_file")
-    return read_codec(codec_file or beside, digest)
+    return codec_file or beside, digest
 
 
-def _decode(
-    metadata: dict[str, Any], sections: dict[str, bytes], size: int, shared: Codec | None
-) -> CompressedMap:
+def _check_announced(metadata: dict[str, Any], size: int) -> None:
+    """Refuse a file that announces more than it can hold, before anything is made of it."""
     counts = metadata["counts"]
     if len(counts) != 3 or not all(type(n) is int and 0 <= n < 1 << 31 for n in counts):
         raise DamagedStream("its counts are impossible")
-    limit = MAX_EXPANSION * size
-    if _decoded_bytes(metadata) > limit:
+    if _decoded_bytes(metadata) > MAX_EXPANSION * size:
         raise DamagedStream("it announces more data than a file of this size holds")
-    images, points, observations = counts
+
+
+def _decode(
+    metadata: dict[str, Any], sections: dict[str, bytes], size: int, code_size: int
+) -> dict[str, Any]:
+    """What of a ``CompressedMap`` needs no codec, checked, by field."""
+    limit = MAX_EXPANSION * size
+    images, points, observations = metadata["counts"]
     granularity = metadata["granularity"]
     if granularity not in GRANULARITIES:
         raise DamagedStream("its granularity is unknown")
@@ -404,35 +440,31 @@ def _decode(
         raise DamagedStream("its grid of poses is impossible")
     pose_grid = PoseGrid(spec["rotation_step"], spec["centre_step"])
     cameras, camera_index = decode_cameras(sections["cameras"], images, limit)
-    codec = shared or _decode_codec(sections["codec"], metadata["codec"])
-    if metadata["codes"] != [rows, codec.code_size]:
+    if metadata["codes"] != [rows, code_size]:
         raise DamagedStream("its codes are not those of its codec")
     scores = np.ones(rows, np.float32)
     if "scores" in sections:
         scores = _decode_scores(sections["scores"], rows, metadata["scores"])
-    global_descriptors = None
-    if "global.codes" in sections:
-        spec = metadata["global"]
-        global_codec = _decode_codec(sections["global.codec"], spec["codec"])
-        if spec["codes"] != [images, global_codec.code_size]:
-            raise DamagedStream("its global codes are not those of their codec")
-        global_codes = decode_arrays(sections["global.codes"], [_spec("U8", spec["codes"])])[0]
-        global_descriptors = GlobalDescriptors(global_codec, global_codes)
-    return CompressedMap(
-        image_names=decode_names(sections["names"], images, limit),
-        cameras=cameras,
-        camera_index=np.array(camera_index, np.int32),
-        cam_from_world=decode_poses(sections["poses"], images, pose_grid),
-        xyz=xyz,
-        visibility=visibility,
-        granularity=granularity,
-        codec=codec,
-        codes=decode_arrays(sections["codes"], [_spec("U8", metadata["codes"])])[0],
-        scores=scores,
-        global_descriptors=global_descriptors,
-        metadata=metadata["made"],
-        codec_hash=metadata["codec"]["hash"] if shared else None,
-    )
+    return {
+        "image_names": decode_names(sections["names"], images, limit),
+        "cameras": cameras,
+        "camera_index": np.array(camera_index, np.int32),
+        "cam_from_world": decode_poses(sections["poses"], images, pose_grid),
+        "xyz": xyz,
+        "visibility": visibility,
+        "granularity": granularity,
+        "codes": decode_arrays(sections["codes"], [_spec("U8", metadata["codes"])])[0],
+        "scores": scores,
+    }
+
+
+def _decode_global_codes(
+    metadata: dict[str, Any], sections: dict[str, bytes], code_size: int
+) -> np.ndarray:
+    shape = metadata["global"]["codes"]
+    if shape != [metadata["counts"][0], code_size]:
+        raise DamagedStream("its global codes are not those of their codec")
+    return decode_arrays(sections["global.codes"], [_spec("U8", shape)])[0]
 
 
 def _positive(value: Any) -> bool:
@@ -463,27 +495,50 @@ def group_bytes(sections: dict[str, int]) -> dict[str, int]:
 
 def map_info(path: Path, codec_file: Path | None = None) -> dict[str, Any]:
     """What ``hloc-dpqed info --json`` prints; arguments as of ``read_map``."""
-    metadata, _, _ = _load(path)
-    compressed = read_map(path, codec_file)
+    metadata, loaded, size = _load(path)
+    with _told_of(path):
+        _check_announced(metadata, size)
+        # All but the codecs is read as ``read_map`` does: those would load torch or faiss.
+        spec, digest = metadata["codec"], None
+        if "codec" in loaded:
+            _codec_tensors(loaded["codec"], spec)
+        else:
+            file, digest = _shared_codec(spec, Path(path), codec_file)
+            spec = dict(zip(("name", "config"), read_codec_parts(file, digest), strict=False))
+        dim, code_size = _sizes(spec)
+        parts = _decode(metadata, loaded, size, code_size)
+        if "global.codes" in loaded:
+            other = metadata["global"]["codec"]
+            _codec_tensors(loaded["global.codec"], other)
+            _decode_global_codes(metadata, loaded, _sizes(other)[1])
+        codes = parts["codes"]
     sections = section_bytes(path)
     total = sum(sections.values())
     return {
         "format_version": metadata["format_version"],
-        "num_points": compressed.num_points,
-        "num_images": compressed.num_images,
-        "num_observations": compressed.visibility.num_observations,
-        "codec": compressed.codec.name,
-        "code_bytes": compressed.codec.code_size,
-        "descriptor_dim": compressed.codec.dim,
-        "granularity": compressed.granularity,
+        "num_points": len(parts["xyz"]),
+        "num_images": len(parts["image_names"]),
+        "num_observations": parts["visibility"].num_observations,
+        "codec": spec["name"],
+        "code_bytes": code_size,
+        "descriptor_dim": dim,
+        "granularity": parts["granularity"],
         "sections": sections,
         "descriptor_bytes": sections["codes"],
         "codec_bytes": sections.get("codec", 0),
         "total_bytes": total,
-        "distinct_codes": len(np.unique(compressed.codes, axis=0)),
+        "distinct_codes": len(np.unique(codes, axis=0)),
         "groups": group_bytes(sections),
         "xyz_error": metadata["points"]["xyz_error"],
         "pose_pixel_error": metadata["poses"]["pixel_error"],
-        "codec_hash": compressed.codec_hash,
-        "made": compressed.metadata,
+        "codec_hash": digest,
+        "made": metadata["made"],
     }
+
+
+def _sizes(spec: dict[str, Any]) -> tuple[int, int]:
+    """Dimension and bytes of a code, as a codec's settings state them."""
+    dim, code_size = spec["config"]["dim"], spec["config"]["code_size"]
+    if not all(type(n) is int and n >= 1 for n in (dim, code_size)):
+        raise DamagedStream("its codec's sizes are impossible")
+    return dim, code_size
