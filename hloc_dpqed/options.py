@@ -58,7 +58,7 @@ def check_number(flag: str, value: float, least: float, greatest: float = math.i
         InputError: in one line, the argument and the range.
     """
     if not least <= value <= greatest or not math.isfinite(value):
-        high = f"at least {least}" if math.isinf(greatest) else f"{least} to {greatest}"
+        high = f"at least {least}" if not value > greatest else f"{least} to {greatest}"
         raise InputError(f"{flag} {value}: expected {high}")
 
 

@@ -237,8 +237,8 @@ def main(
                     matcher,
                     ransac_thresh,
                     device,
-                    matcher_weights=matcher_weights,
-                    pose_estimator=pose_estimator,
+                    matcher_weights,
+                    pose_estimator,
                 )
                 content = {"cell": asdict(cell), "outcome": outcome}
                 write_text(paths[cell], json.dumps(content, allow_nan=False))
@@ -246,10 +246,10 @@ def main(
                 bar.update()
 
     in_order = [(cell, outcomes[cell]) for cell in cells]
-    # The arguments first: a table without its own is then never taken for theirs.
-    table.unlink(missing_ok=True)
-    write_text(output / ARGUMENTS, json.dumps(arguments))
-    write_bytes(table, csv_bytes(in_order, reference.num_points, limits))
+    data = csv_bytes(in_order, reference.num_points, limits)
+    kept = {"arguments": arguments, "table": hashlib.sha256(data).hexdigest()}
+    write_text(output / ARGUMENTS, json.dumps(kept))
+    write_bytes(table, data)
     logger.info(f"Wrote {table}: {len(cells)} rows")
     if plots:
         budgets = chosen["code_budgets"]
@@ -262,10 +262,12 @@ def main(
 
 
 def _arguments_of(output: Path) -> Any:
-    """What the finished sweep in a folder was of, as ``main`` keeps it, or None where nothing tells."""
+    """The arguments that the table in a folder is of, or None where nothing tells."""
     try:
-        return json.loads((output / ARGUMENTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kept = json.loads((output / ARGUMENTS).read_text(encoding="utf-8"))
+        same = kept["table"] == hashlib.sha256((output / "sweep.csv").read_bytes()).hexdigest()
+        return kept["arguments"] if same else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -404,7 +406,8 @@ def measure_file(
     matcher: str,
     ransac_thresh: float,
     device: str = "cpu",
-    **options: Any,
+    matcher_weights: Path | None = None,
+    pose_estimator: str = "pycolmap",
 ) -> dict[str, Any]:
     """Sizes and measures of a map file's bytes, JSON-able."""
     with tempfile.TemporaryDirectory() as folder:
@@ -413,7 +416,12 @@ def measure_file(
         sections = section_bytes(path)
         compressed = read_map(path)
     localizer = Localizer(
-        compressed, matcher, ransac_thresh=ransac_thresh, device=device, **options
+        compressed,
+        matcher,
+        ransac_thresh=ransac_thresh,
+        device=device,
+        matcher_weights=matcher_weights,
+        pose_estimator=pose_estimator,
     )
     measured = measure(localizer, queries, ransac_seeds)
     errors = [

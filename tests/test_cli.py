@@ -42,7 +42,7 @@ def localize(scene, map_file, results, *more) -> list[str]:
     return [
         "localize", "--map", str(map_file), "--queries", str(scene.queries),
         "--features", str(scene.features), "--results", str(results),
-        "--retrieval", str(scene.pairs), *map(str, more),
+        "--retrieval", str(scene.pairs), "--overwrite", *map(str, more),
     ]  # fmt: skip
 
 
