@@ -105,6 +105,7 @@ def main() -> None:
                     config=CONFIG,
                     threads=args.threads,
                     progress=False,
+                    overwrite=True,
                 )
                 return folder / "results.txt"
 

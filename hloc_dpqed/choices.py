@@ -36,3 +36,4 @@ PRESETS: dict[str, dict[str, tuple[Any, ...]]] = {
         "code_budgets": (2.0, 1.0, 0.5),
     }
 }
+DEMO_OUTPUT = "outputs/demo"

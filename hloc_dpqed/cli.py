@@ -17,6 +17,7 @@ from .choices import (
     CODEC_TRAIN,
     CODECS,
     DEFAULT_THRESHOLDS,
+    DEMO_OUTPUT,
     FALLBACKS,
     GRANULARITIES,
     LEAST_INLIERS,
@@ -37,13 +38,18 @@ class _Parser(argparse.ArgumentParser):
 
 def _compress(args: dict[str, Any]) -> None:
     from . import compress
+    from .options import parse_options
 
+    for name in ("codec_options", "selector_options"):
+        args[name] = parse_options(args[name], f"--{name}")
     compress.main(**args)
 
 
 def _fit_codec(args: dict[str, Any]) -> None:
     from . import fit_codec
+    from .options import parse_options
 
+    args["codec_options"] = parse_options(args["codec_options"], "--codec_options")
     fit_codec.main(**args)
 
 
@@ -97,7 +103,10 @@ def _export(args: dict[str, Any]) -> None:
 
 def _sweep(args: dict[str, Any]) -> None:
     from . import sweep
+    from .options import parse_named_options
 
+    for name in ("codec_options", "selector_options"):
+        args[name] = parse_named_options(args[name], f"--{name}")
     sweep.main(**args)
 
 
@@ -113,11 +122,22 @@ def _report(args: dict[str, Any]) -> None:
     report.main(**args)
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+def _options(sub: argparse.ArgumentParser, kind: str, form: str, example: str) -> None:
+    sub.add_argument(
+        f"--{kind}_options", nargs="+", metavar=form, help=f"of the {kind}, such as {example}"
+    )
+
+
+def _matcher(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--matcher",
+        default="NN-mutual",
+        help=f"one of {', '.join(MATCHERS)}, or hloc:NAME for hloc's own model",
+    )
+    sub.add_argument("--matcher_weights", type=Path, metavar="PATH")
+    sub.add_argument(
+        "--pose_estimator", choices=POSE_ESTIMATORS, default="pycolmap", help="whose RANSAC it is"
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -160,12 +180,14 @@ def build_parser() -> argparse.ArgumentParser:
         choices=CODE_TARGETS,
         help="what a point's code should decode to; sharpened with drqed, else the mean",
     )
+    _options(sub, "codec", "KEY=VALUE", "steps=300")
+    _options(sub, "selector", "KEY=VALUE", "min_per_image=20")
     sub.add_argument("--granularity", choices=GRANULARITIES, default="point")
     sub.add_argument("--global_features", type=Path, metavar="H5")
     sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--threads", type=_positive, metavar="N")
+    sub.add_argument("--threads", type=int, metavar="N")
     sub.add_argument("--device", default="cpu")
-    sub.add_argument("--overwrite", action="store_true")
+    sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
     sub = command("fit-codec", _fit_codec, "fit one codec on several maps, for them to share")
     sub.add_argument("--reference_sfm", type=Path, nargs="+", required=True, metavar="DIR")
@@ -176,10 +198,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--codec", choices=CODECS, default="drqed")
     sub.add_argument("--code_bytes", type=int, default=4, metavar="B", help="bytes of a code")
     sub.add_argument("--code_targets", choices=CODE_TARGETS, help="as in compress")
+    _options(sub, "codec", "KEY=VALUE", "codec_budget_bytes=90000")
     sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--threads", type=_positive, metavar="N")
+    sub.add_argument("--threads", type=int, metavar="N")
     sub.add_argument("--device", default="cpu")
-    sub.add_argument("--overwrite", action="store_true")
+    sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
     sub = command("localize", _localize, "localize queries with a map file")
     sub.add_argument("--map", type=Path, required=True, metavar="MAP.dpqed")
@@ -194,12 +217,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--global_features", type=Path, metavar="H5", help="global descriptors of the queries"
     )
     sub.add_argument("--num_retrieved", type=int, default=20, metavar="K")
-    sub.add_argument(
-        "--matcher",
-        default="NN-mutual",
-        help=f"one of {', '.join(MATCHERS)}, or hloc:NAME for hloc's own model",
-    )
-    sub.add_argument("--matcher_weights", type=Path, metavar="PATH")
+    _matcher(sub)
     sub.add_argument(
         "--symmetric", action="store_true", help="quantize the queries' descriptors too"
     )
@@ -214,9 +232,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--ransac_all_matches", action="store_true", help="RANSAC on all matches, as in hloc"
     )
     sub.add_argument(
-        "--pose_estimator", choices=POSE_ESTIMATORS, default="pycolmap", help="whose RANSAC it is"
-    )
-    sub.add_argument(
         "--min_inliers",
         type=int,
         default=LEAST_INLIERS,
@@ -228,10 +243,11 @@ def build_parser() -> argparse.ArgumentParser:
     naming.add_argument("--full_names", action="store_true")
     sub.add_argument("--fallback", choices=FALLBACKS, default="none")
     sub.add_argument("--logs", type=Path, metavar="JSON")
-    sub.add_argument("--threads", type=_positive, metavar="N")
+    sub.add_argument("--threads", type=int, metavar="N")
     sub.add_argument("--device", default="cpu")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--json", action="store_true")
+    sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
     sub = command("evaluate", _evaluate, "pose errors and recall of a result file")
     sub.add_argument("--results", type=Path, required=True, metavar="TXT")
@@ -254,6 +270,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--codec_file", type=Path, metavar="PATH", help="of a map without a codec of its own"
     )
 
+    sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
     sub = command("sweep", _sweep, "accuracy against bytes over codecs, code sizes and selectors")
     sub.add_argument("--reference_sfm", type=Path, required=True, metavar="DIR")
     sub.add_argument("--features", type=Path, required=True, metavar="H5")
@@ -274,18 +292,23 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="B",
         help="instead of fractions: bytes for codes, for each point of the uncompressed map",
     )
-    sub.add_argument("--seeds", type=_positive, default=3, metavar="N")
-    sub.add_argument("--ransac_seeds", type=_positive, default=10, metavar="N")
+    _options(sub, "codec", "NAME.KEY=VALUE", "drqed.steps=300")
+    _options(sub, "selector", "NAME.KEY=VALUE", "ilp.coverage=0.9")
+    sub.add_argument("--seeds", type=int, default=3, metavar="N")
+    sub.add_argument("--ransac_seeds", type=int, default=10, metavar="N")
     sub.add_argument("--granularity", choices=GRANULARITIES, default="point")
-    sub.add_argument("--matcher", choices=MATCHERS, default="NN-mutual")
+    _matcher(sub)
     sub.add_argument("--ransac_thresh", type=float, default=12.0, metavar="PX")
     sub.add_argument("--thresholds", default=DEFAULT_THRESHOLDS)
     sub.add_argument("--no_plots", dest="plots", action="store_false")
-    sub.add_argument("--threads", type=_positive, metavar="N")
+    sub.add_argument("--threads", type=int, metavar="N")
     sub.add_argument("--device", default="cpu")
+    sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
     sub = command("demo", _demo, "map a rendered scene, compress it, localize in it")
-    sub.add_argument("--output", type=Path, required=True, metavar="DIR")
+    sub.add_argument(
+        "--output", type=Path, default=Path(DEMO_OUTPUT), metavar="DIR", help="%(default)s"
+    )
     sub.add_argument(
         "--images", type=Path, metavar="DIR", help="your own photos instead of rendered ones"
     )
@@ -308,12 +331,22 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--reference_poses", type=Path, metavar="POSES_OR_SFM", help="of the queries")
     sub.add_argument("--images", type=Path, metavar="DIR", help="database and query images")
     sub.add_argument("--output", type=Path, required=True, metavar="HTML")
-    sub.add_argument("--matcher", choices=MATCHERS, default="NN-mutual")
+    _matcher(sub)
     sub.add_argument("--ransac_thresh", type=float, default=12.0, metavar="PX")
-    sub.add_argument("--ransac_seeds", type=_positive, default=10, metavar="N")
+    sub.add_argument("--ransac_seeds", type=int, default=10, metavar="N")
     sub.add_argument("--thresholds", default=DEFAULT_THRESHOLDS)
-    sub.add_argument("--threads", type=_positive, metavar="N")
+    sub.add_argument("--threads", type=int, metavar="N")
+    sub.add_argument(
+        "--codec_file", type=Path, metavar="PATH", help="of maps without a codec of their own"
+    )
+    sub.add_argument(
+        OVERRIDE,
+        action="store_true",
+        help="only warn where the features are of another extractor than a map's",
+    )
     sub.add_argument("--device", default="cpu")
+    sub.add_argument("--seed", type=int, default=0, help="of the first RANSAC run")
+    sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
     return parser
 
 

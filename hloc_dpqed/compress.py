@@ -20,12 +20,13 @@ from .codecs.file import codec_hash, read_codec
 from .compressed_map import CompressedMap, GlobalDescriptors
 from .errors import InputError
 from .io.atomic import check_output, write_bytes
-from .io.features import feature_kind, read_global_descriptors
+from .io.features import descriptor_dimension, feature_kind, read_global_descriptors
 from .io.model import read_observations, read_reference
 from .io.sizes import format_size, parse_size
 from .kept import OTHER_BYTES, KeptPoints
 from .logger import logger
 from .mapfile import SCORE_LEVELS, XYZ_PIXELS, canonical_map, to_bytes
+from .options import check_code_bytes, check_codec_options, check_selector_options
 from .reference import Observations, ReferenceMap
 from .selection import ORDERS, SELECTORS, SelectionProblem, select_points, selection_order
 from .threads import check_device, check_seed, set_num_threads, steady_products
@@ -178,6 +179,9 @@ def main(
     check_output(output)
     check_device(device)
     set_num_threads(threads)
+    if shared is None and Path(features).is_file():
+        dim = descriptor_dimension(features)
+        check_code_bytes(conf.codec, conf.code_bytes, dim, conf.codec_options)
     reference = read_reference(reference_sfm)
     if reference.num_points == 0:
         raise InputError(f"{reference_sfm}: the model has no 3D point")
@@ -303,8 +307,9 @@ def check_arguments(
         raise InputError(
             f"--budget_scope {budget_scope}: expected one of {', '.join(BUDGET_SCOPES)}"
         )
-    if conf.code_bytes < 1:
-        raise InputError(f"--code_bytes {conf.code_bytes}: expected at least 1")
+    check_code_bytes(conf.codec, conf.code_bytes)
+    check_codec_options(conf.codec, conf.codec_options)
+    check_selector_options(conf.selector, conf.selector_options)
     check_seed(conf.seed)
     if sum(value is not None for value in (budget, target_recall, num_points, fraction)) > 1:
         raise InputError(

@@ -14,8 +14,16 @@ from .logger import logger
 from .mapfile import read_map
 from .same_features import features_of
 
+_MEMBERS = frozenset({"sfm", "features.h5", "global-features.h5"})
 
-def main(map: Path, output: Path, progress: bool = True, codec_file: Path | None = None) -> Path:
+
+def main(
+    map: Path,
+    output: Path,
+    progress: bool = True,
+    codec_file: Path | None = None,
+    overwrite: bool = False,
+) -> Path:
     """Write ``output/sfm`` and ``output/features.h5``.
 
     ``points2D[i]`` of an image is row ``i`` of its keypoints, descriptors and scores. Where the
@@ -23,9 +31,10 @@ def main(map: Path, output: Path, progress: bool = True, codec_file: Path | None
 
     Args:
         map: map file.
-        output: folder that does not exist or is empty.
+        output: folder; one that is not empty is an error without ``overwrite``.
         progress: show a progress bar.
         codec_file: of a map without a codec of its own; see ``mapfile.read_map``.
+        overwrite: replace an earlier export in ``output``; a folder of anything else stays.
 
     Returns:
         ``output``.
@@ -35,7 +44,7 @@ def main(map: Path, output: Path, progress: bool = True, codec_file: Path | None
             an image has more rows than hloc can match.
     """
     compressed = read_map(map, codec_file)
-    with atomic_directory(output) as folder:
+    with atomic_directory(output, _MEMBERS if overwrite else None) as folder:
         (folder / "sfm").mkdir()
         to_reconstruction(compressed).write(str(folder / "sfm"))
         left_out = write_features(compressed, folder / "features.h5", progress)

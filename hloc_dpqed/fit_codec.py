@@ -11,8 +11,10 @@ from .codecs import fit_codec, sharpens
 from .codecs.file import codec_hash, codec_to_bytes
 from .errors import InputError
 from .io.atomic import check_output, write_bytes
+from .io.features import descriptor_dimension
 from .io.model import read_observations, read_reference
 from .logger import logger
+from .options import check_code_bytes, check_codec_options
 from .reference import Observations
 from .threads import check_device, check_seed, set_num_threads, steady_products
 from .training.checkpoint import fit_folder
@@ -64,12 +66,16 @@ def main(
             "for all models or one for each"
         )
     sharpened = sharpens(codec, code_targets)
-    if code_bytes < 1:
-        raise InputError(f"--code_bytes {code_bytes}: expected at least 1")
+    check_code_bytes(codec, code_bytes)
+    check_codec_options(codec, codec_options or {})
     check_output(output)
     check_device(device)
     check_seed(seed)
     set_num_threads(threads)
+    for file in files:
+        if Path(file).is_file():
+            dim = descriptor_dimension(file)
+            check_code_bytes(codec, code_bytes, dim, codec_options)
     parts = [
         read_observations(read_reference(model), file, progress)
         for model, file in zip(models, files, strict=True)

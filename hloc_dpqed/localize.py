@@ -23,6 +23,7 @@ from .localization.localizer import Localization, Localizer, Query
 from .localization.pose import check_min_inliers, check_pose_estimator
 from .logger import logger
 from .mapfile import read_map
+from .options import check_number, check_ransac_thresh, refuse_existing
 from .same_features import check_dimension, check_extractor
 from .same_image import features_for_camera, scaling
 from .threads import check_device, check_seed, set_num_threads, steady_products
@@ -56,6 +57,7 @@ def main(
     progress: bool = True,
     codec_file: Path | None = None,
     allow_other_extractor: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Localize all queries and write hloc's result file.
 
@@ -94,6 +96,7 @@ def main(
         progress: show a progress bar.
         codec_file: of a map without a codec of its own; see ``mapfile.read_map``.
         allow_other_extractor: only warn where map and features tell different extractors.
+        overwrite: replace ``results`` and ``logs``; otherwise existing files are an error.
 
     Returns:
         The figures of ``localize --json`` (docs/cli.md).
@@ -105,16 +108,15 @@ def main(
     """
     if fallback not in FALLBACKS:
         raise InputError(f"--fallback {fallback}: expected one of {', '.join(FALLBACKS)}")
-    if not (np.isfinite(ransac_thresh) and ransac_thresh > 0):
-        raise InputError(f"--ransac_thresh {ransac_thresh}: expected a positive number of pixels")
-    if num_retrieved < 1:
-        raise InputError(f"--num_retrieved {num_retrieved}: expected at least 1")
+    check_ransac_thresh(ransac_thresh)
+    check_number("--num_retrieved", num_retrieved, 1)
     check_seed(seed)
     check_device(device)
     check_pose_estimator(pose_estimator)
     check_min_inliers(min_inliers)
     for path in [results, *([logs] if logs is not None else [])]:
         check_output(path)
+        refuse_existing(path, overwrite)
     used_threads = set_num_threads(threads)
     query_list = read_queries(queries)
     names = result_names([name for name, _ in query_list], prepend_camera_name, full_names)

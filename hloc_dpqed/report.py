@@ -1,6 +1,5 @@
 """A report of map files: what each byte buys, as one HTML file that opens offline."""
 
-import math
 import platform
 import shlex
 from collections.abc import Sequence
@@ -22,15 +21,17 @@ from .compressed_map import CompressedMap
 from .errors import InputError
 from .evaluate import DEFAULT_THRESHOLDS, format_length, parse_thresholds, pose_error
 from .io.atomic import check_output, write_text
-from .io.features import open_hdf5
+from .io.features import feature_kind, open_hdf5
 from .io.model import read_observations, read_reference
 from .io.posed_queries import read_posed_queries
 from .io.sizes import format_size
 from .localization.localizer import Correspondences, Localizer
+from .localization.pose import check_pose_estimator
 from .logger import logger
 from .mapfile import map_info, read_map
 from .matching.nearest_neighbor import Matches
 from .measures import Measures, PosedQuery, bootstrap, correct_pairs, match_query, pose_of
+from .options import MAX_SEEDS, check_number, check_ransac_thresh, refuse_existing
 from .reference import ReferenceMap
 from .report_figures import (
     bytes_figure,
@@ -42,7 +43,8 @@ from .report_figures import (
 )
 from .report_html import Picture, document, escape, match_picture, picture_definitions, table
 from .report_images import check_pillow, load_pictures
-from .threads import check_device, set_num_threads, steady_products
+from .same_features import check_extractor
+from .threads import check_device, check_seed, set_num_threads, steady_products
 
 UNCOMPRESSED = "float (uncompressed)"
 
@@ -122,6 +124,12 @@ def main(
     threads: int | None = None,
     device: str = "cpu",
     progress: bool = True,
+    matcher_weights: Path | None = None,
+    pose_estimator: str = "pycolmap",
+    codec_file: Path | None = None,
+    allow_other_extractor: bool = False,
+    seed: int = 0,
+    overwrite: bool = False,
 ) -> Path:
     """Write the report of one or more map files of the same scene.
 
@@ -136,7 +144,10 @@ def main(
             are differences from the poses that the uncompressed map gives.
         images: folder of the database and query images, for the pictures of matches.
         matcher, ransac_thresh, thresholds: as for ``localize`` and ``evaluate``.
+        matcher_weights, pose_estimator, codec_file, allow_other_extractor: as for ``localize``.
         ransac_seeds: RANSAC runs for each query.
+        seed: of the first of them.
+        overwrite: replace ``output``; otherwise an existing file is an error.
         threads, device, progress: of the work.
 
     Returns:
@@ -148,10 +159,10 @@ def main(
     maps = [Path(path) for path in maps]
     if not maps:
         raise InputError("no map file was given")
-    if ransac_seeds < 1:
-        raise InputError(f"--ransac_seeds {ransac_seeds}: expected at least 1")
-    if not (math.isfinite(ransac_thresh) and ransac_thresh > 0):
-        raise InputError(f"--ransac_thresh {ransac_thresh}: expected a positive number of pixels")
+    check_number("--ransac_seeds", ransac_seeds, 1, MAX_SEEDS)
+    check_ransac_thresh(ransac_thresh)
+    check_seed(seed)
+    check_pose_estimator(pose_estimator)
     if reference_features is not None and reference_sfm is None:
         raise InputError("--reference_features needs --reference_sfm DIR")
     if reference_poses is None and reference_features is None:
@@ -163,14 +174,17 @@ def main(
         raise InputError(f"{images}: no such folder, expected the images")
     limits = parse_thresholds(thresholds)
     check_output(output)
+    refuse_existing(output, overwrite)
     check_device(device)
     check_plotly()
     if images is not None:
         check_pillow()
     set_num_threads(threads)
 
-    infos = [map_info(path) for path in maps]
-    loaded = [read_map(path) for path in maps]
+    infos = [map_info(path, codec_file) for path in maps]
+    loaded = [read_map(path, codec_file) for path in maps]
+    for one in loaded:
+        check_extractor(one, feature_kind(features), str(features), allow_other_extractor)
     names = sorted({name for one in loaded for name in one.image_names})
     posed = read_posed_queries(queries, features, retrieval, reference_poses, names)
     if not any(q.retrieved is None or set(names).intersection(q.retrieved) for q in posed):
@@ -186,7 +200,16 @@ def main(
         todo.append((label, one, own, own["total_bytes"], own["descriptor_bytes"]))
 
     localizers = [
-        Localizer(one[1], matcher, ransac_thresh=ransac_thresh, device=device) for one in todo
+        Localizer(
+            one[1],
+            matcher,
+            matcher_weights=matcher_weights,
+            ransac_thresh=ransac_thresh,
+            pose_estimator=pose_estimator,
+            seed=seed,
+            device=device,
+        )
+        for one in todo
     ]
     if reference_poses is None:
         posed = posed_by(localizers[0], posed)
@@ -195,10 +218,16 @@ def main(
         for (label, one, info, total, codes), localizer in zip(todo, localizers, strict=True):
             found = []
             for query in posed:
-                found.append(localize_query(localizer, query, ransac_seeds))
+                found.append(localize_query(localizer, query, ransac_seeds, seed))
                 bar.update()
             outcomes.append(MapOutcome(label, one, info, total, codes, found))
 
+    optional = {
+        "matcher_weights": matcher_weights,
+        "codec_file": codec_file,
+        "seed": seed or None,
+        "pose_estimator": None if pose_estimator == "pycolmap" else pose_estimator,
+    }
     arguments = {
         "queries": queries,
         "features": features,
@@ -210,6 +239,7 @@ def main(
         "matcher": matcher,
         "ransac_thresh": ransac_thresh,
         "ransac_seeds": ransac_seeds,
+        **optional,
         "thresholds": thresholds,
         "output": output,
     }
@@ -260,13 +290,15 @@ def reference_bytes(sfm: Path, features: Path, reference: ReferenceMap) -> tuple
     return model + local, descriptors
 
 
-def localize_query(localizer: Localizer, query: PosedQuery, ransac_seeds: int) -> QueryOutcome:
+def localize_query(
+    localizer: Localizer, query: PosedQuery, ransac_seeds: int, first: int = 0
+) -> QueryOutcome:
     """Match once, estimate the pose with each RANSAC seed."""
     images, matches = match_query(localizer, query)
     found = Correspondences.collect(matches, localizer.map.num_points)
     poses = np.full((ransac_seeds, 3, 4), np.nan)
     for seed in range(ransac_seeds):
-        answer = pose_of(found, query, localizer, seed)
+        answer = pose_of(found, query, localizer, first + seed)
         if answer is not None:
             poses[seed] = answer["cam_from_world"].matrix()
     correct = correct_pairs(found, query, localizer.map.xyz)

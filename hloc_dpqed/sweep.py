@@ -23,18 +23,27 @@ from .compress import CompressConf, Compressor
 from .errors import InputError
 from .evaluate import DEFAULT_THRESHOLDS, parse_thresholds
 from .io.atomic import check_output, write_bytes, write_text
-from .io.features import feature_kind
+from .io.features import descriptor_dimension, feature_kind
 from .io.model import read_observations, read_reference
 from .io.posed_queries import read_posed_queries
 from .localization.localizer import Localizer
+from .localization.pose import check_pose_estimator
 from .logger import logger
 from .mapfile import read_map, section_bytes, to_bytes
 from .measures import Measures, PosedQuery, bootstrap, measure
+from .options import (
+    MAX_SEEDS,
+    check_code_bytes,
+    check_named_options,
+    check_number,
+    check_ransac_thresh,
+)
 from .selection import SEE_CODEC, SELECTORS, select_points
 from .sweep_plots import check_matplotlib, write_plots
 from .threads import check_device, check_seed, set_num_threads, steady_products
 from .training.checkpoint import fit_folder
 
+ARGUMENTS = "arguments.json"  # of the finished sweep in a folder
 PUBLISHED_OPTIMUM = 4  # bytes a code
 
 
@@ -82,6 +91,9 @@ def main(
     threads: int | None = None,
     device: str = "cpu",
     progress: bool = True,
+    matcher_weights: Path | None = None,
+    pose_estimator: str = "pycolmap",
+    overwrite: bool = False,
 ) -> Path:
     """Measure every combination, and write ``OUTPUT/sweep.csv`` and plots.
 
@@ -105,6 +117,9 @@ def main(
         granularity: a code for each 'point' or 'observation'.
         matcher, ransac_thresh, thresholds: as for ``localize`` and ``evaluate``.
         codec_options, selector_options: options for each codec and selector, by name.
+        matcher_weights, pose_estimator: as for ``localize``.
+        overwrite: replace the table of a finished sweep of other arguments; its cells stay, and
+            those that are the same are not measured again.
         plots: write plots too (needs matplotlib).
         threads, device, progress: of the work.
 
@@ -118,18 +133,25 @@ def main(
     table = output / "sweep.csv"
     chosen = choose(preset, codecs, code_bytes, selectors, fractions, code_budgets)
     limits = parse_thresholds(thresholds)
-    if seeds < 1 or ransac_seeds < 1:
-        raise InputError("--seeds and --ransac_seeds: expected at least 1")
+    check_number("--seeds", seeds, 1, MAX_SEEDS)
+    check_number("--ransac_seeds", ransac_seeds, 1, MAX_SEEDS)
     if granularity not in GRANULARITIES:
         raise InputError(f"--granularity {granularity}: expected one of {', '.join(GRANULARITIES)}")
-    if not (math.isfinite(ransac_thresh) and ransac_thresh > 0):
-        raise InputError(f"--ransac_thresh {ransac_thresh}: expected a positive number of pixels")
+    check_ransac_thresh(ransac_thresh)
+    check_pose_estimator(pose_estimator)
+    codec_options, selector_options = codec_options or {}, selector_options or {}
+    check_named_options("--codec_options", codec_options, chosen["codecs"])
+    check_named_options("--selector_options", selector_options, chosen["selectors"])
     check_seed(seeds)
     check_output(table)
     check_device(device)
     if plots:
         check_matplotlib()
     set_num_threads(threads)
+    if Path(features).is_file():
+        dim = descriptor_dimension(features)
+        for codec, size in itertools.product(chosen["codecs"], chosen["code_bytes"]):
+            check_code_bytes(codec, size, dim, codec_options.get(codec))
     reference = read_reference(reference_sfm)
     if reference.visibility.num_observations == 0:
         raise InputError(f"{reference_sfm}: no image of the model sees a 3D point")
@@ -141,7 +163,6 @@ def main(
     known = set(reference.image_names)
     if not any(q.retrieved is None or known.intersection(q.retrieved) for q in posed):
         raise InputError(f"{retrieval}: no pair of a query with an image of {reference_sfm}")
-    codec_options, selector_options = codec_options or {}, selector_options or {}
     cells = plan(reference.num_points, observations.dim, range(seeds), **chosen)
 
     inputs = [*sorted(Path(reference_sfm).iterdir()), Path(features), Path(query_features)]
@@ -156,6 +177,11 @@ def main(
         "min_inliers": LEAST_INLIERS,
         "version": __version__,
     }
+    # Only where they are not the default, so that cells measured before these arguments stay good.
+    if pose_estimator != "pycolmap":
+        conf["pose_estimator"] = pose_estimator
+    if matcher_weights is not None:
+        inputs.append(Path(matcher_weights))
     key = run_key([], [path for path in inputs if path.is_file()], conf)
     paths = {
         cell: cell_path(
@@ -163,6 +189,15 @@ def main(
         )
         for cell in cells
     }
+    arguments = {
+        "cells": [path.name for path in paths.values()],
+        "code_budgets": list(chosen["code_budgets"]),
+        "thresholds": [list(limit) for limit in limits],
+    }
+    if table.exists() and not overwrite and _arguments_of(output) != arguments:
+        raise InputError(
+            f"{table}: is of a sweep with other arguments, pass --overwrite to replace it"
+        )
     outcomes: dict[Cell, dict[str, Any]] = {}
     for cell, path in paths.items():
         found = read_cell(path)
@@ -197,14 +232,26 @@ def main(
                     )
                 compressor.conf = replace(first, selector=cell.selector, selector_options=own)
                 data = to_bytes(compressor.with_points(selected[wanted]))
-                outcome = measure_file(data, posed, ransac_seeds, matcher, ransac_thresh, device)
+                outcome = measure_file(
+                    data,
+                    posed,
+                    ransac_seeds,
+                    matcher,
+                    ransac_thresh,
+                    device,
+                    matcher_weights,
+                    pose_estimator,
+                )
                 content = {"cell": asdict(cell), "outcome": outcome}
                 write_text(paths[cell], json.dumps(content, allow_nan=False))
                 outcomes[cell] = outcome
                 bar.update()
 
     in_order = [(cell, outcomes[cell]) for cell in cells]
-    write_bytes(table, csv_bytes(in_order, reference.num_points, limits))
+    data = csv_bytes(in_order, reference.num_points, limits)
+    kept = {"arguments": arguments, "table": hashlib.sha256(data).hexdigest()}
+    write_text(output / ARGUMENTS, json.dumps(kept))
+    write_bytes(table, data)
     logger.info(f"Wrote {table}: {len(cells)} rows")
     if plots:
         budgets = chosen["code_budgets"]
@@ -214,6 +261,16 @@ def main(
     for line in optimum_lines(in_order, reference.num_points, chosen["code_budgets"]):
         logger.info(line)
     return table
+
+
+def _arguments_of(output: Path) -> Any:
+    """The arguments that the table in a folder is of, or None where nothing tells."""
+    try:
+        kept = json.loads((output / ARGUMENTS).read_text(encoding="utf-8"))
+        same = kept["table"] == hashlib.sha256((output / "sweep.csv").read_bytes()).hexdigest()
+        return kept["arguments"] if same else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def choose(
@@ -351,6 +408,8 @@ def measure_file(
     matcher: str,
     ransac_thresh: float,
     device: str = "cpu",
+    matcher_weights: Path | None = None,
+    pose_estimator: str = "pycolmap",
 ) -> dict[str, Any]:
     """Sizes and measures of a map file's bytes, JSON-able."""
     with tempfile.TemporaryDirectory() as folder:
@@ -358,7 +417,14 @@ def measure_file(
         path.write_bytes(data)
         sections = section_bytes(path)
         compressed = read_map(path)
-    localizer = Localizer(compressed, matcher, ransac_thresh=ransac_thresh, device=device)
+    localizer = Localizer(
+        compressed,
+        matcher,
+        ransac_thresh=ransac_thresh,
+        device=device,
+        matcher_weights=matcher_weights,
+        pose_estimator=pose_estimator,
+    )
     measured = measure(localizer, queries, ransac_seeds)
     errors = [
         [[value if math.isfinite(value) else None for value in pair] for pair in of_query]

@@ -224,6 +224,7 @@ def localize_queries(
         matcher_weights=args.matcher_weights,
         seed=args.seed,
         threads=args.threads,
+        overwrite=True,
         **{"fallback": "closest", **options},
     )
 

@@ -37,7 +37,8 @@ def map_file(scene) -> Path:
 
 
 def run(scene, map_file, results, **options):
-    options = {"retrieval": scene.pairs, "progress": False, "threads": 2, **options}
+    options = {"retrieval": scene.pairs, "progress": False, "threads": 2} | options
+    options.setdefault("overwrite", True)
     figures = localize.main(map_file, scene.queries, scene.features, results, **options)
     return figures, results.read_bytes()
 

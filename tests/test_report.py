@@ -48,7 +48,7 @@ def maps(scene, tmp_path_factory):
 
 
 def run(scene, maps, output, **options):
-    options = {"ransac_seeds": 1, "progress": False} | options
+    options = {"ransac_seeds": 1, "progress": False, "overwrite": True} | options
     return report.main(maps, scene.queries, scene.features, scene.pairs, output, **options)
 
 

@@ -134,9 +134,11 @@ def test_an_interrupted_sweep_continues_and_ends_with_the_same_table(scene, tmp_
     assert run(scene, tmp_path / "parts", plots=False).read_bytes() == whole
     assert len(measured) == 2
     # Other thresholds measure nothing anew; other RANSAC settings measure everything anew.
-    run(scene, tmp_path / "parts", plots=False, thresholds="1/1")
+    with pytest.raises(InputError, match="other arguments, pass --overwrite"):
+        run(scene, tmp_path / "parts", plots=False, thresholds="1/1")
+    run(scene, tmp_path / "parts", plots=False, thresholds="1/1", overwrite=True)
     with pytest.raises(KeyboardInterrupt):
-        run(scene, tmp_path / "parts", plots=False, ransac_thresh=5)
+        run(scene, tmp_path / "parts", plots=False, ransac_thresh=5, overwrite=True)
 
 
 @pytest.mark.parametrize("trials", TRIALS)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from .. import compress, evaluate, localize
+from ..choices import DEMO_OUTPUT
 from ..codecs import CODECS
 from ..compressed_map import project_points
 from ..errors import InputError
-from ..io.atomic import write_text
+from ..io.atomic import check_output, write_text
 from ..io.features import FeatureFile
 from ..io.lists import read_poses, read_queries
 from ..io.sizes import format_size
@@ -26,6 +27,7 @@ from .dataset import Dataset, photos_dataset, render_dataset
 CODEC_OPTIONS: dict[str, dict[str, Any]] = {"dpqed": {"steps": 500}}
 RANSAC_THRESHOLD = 4.0  # pixels; the photos are small and their cameras known
 THRESHOLDS = "0.005/0.05,0.02/0.2,0.25/2"
+MOST = {"num_database": 10_000, "num_queries": 10_000}  # views of a scene that is this small
 _MARKER = "README.txt"
 _ABOUT = """Made by `hloc-dpqed demo`, which replaces this folder's files when it runs again.
 
@@ -67,7 +69,7 @@ VARIANTS = (
 
 @steady_products()
 def main(
-    output: Path,
+    output: Path = Path(DEMO_OUTPUT),
     images: Path | None = None,
     num_database: int = 48,
     num_queries: int = 12,
@@ -109,6 +111,7 @@ def main(
     if not plots:
         logger.warning("No pictures without matplotlib: pip install 'hloc_dpqed[plot]'")
     _prepare(output, images)
+    logger.info(f"Everything goes to {output}")
     if images is None:
         dataset = render_dataset(
             output, num_database, num_queries, image_size, texels, seed, progress
@@ -160,6 +163,8 @@ def _check(
     ):
         if value < least:
             raise InputError(f"--{name} {value}: expected at least {least}")
+        if value > MOST.get(name, value):
+            raise InputError(f"--{name} {value}: expected {least} to {MOST[name]}")
     if 128 % code_bytes:
         raise InputError(f"--code_bytes {code_bytes}: expected a divisor of 128, SIFT's dimension")
     if images is not None and not Path(images).is_dir():
@@ -173,6 +178,7 @@ def _prepare(output: Path, images: Path | None) -> None:
         *Path(images).resolve().parents,
     ):
         raise InputError(f"--output {output}: must not be or hold the folder of photos {images}")
+    check_output(output / _MARKER)
     if output.exists():
         ours = output.is_dir() and (output / _MARKER).is_file()
         if ours and (output / _MARKER).read_text(encoding="utf-8", errors="replace") == _ABOUT:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ..errors import InputError
@@ -79,24 +79,45 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path, replaces: Collection[str] | None = None) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``path`` when the block succeeds.
 
+    Args:
+        path: the folder.
+        replaces: names that an existing folder may hold to be replaced; None for no name.
+
     Raises:
-        InputError: the folder cannot be written, or ``path`` exists and is not empty.
+        InputError: the folder cannot be written, or ``path`` exists and is not empty, or holds
+            other than what ``replaces`` names.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path}: exists already and is not an empty folder")
+        if replaces is None:
+            raise InputError(
+                f"{path}: exists already and is not an empty folder, pass --overwrite to replace it"
+            )
+        if not path.is_dir() or {entry.name for entry in path.iterdir()} - set(replaces):
+            raise InputError(
+                f"{path}: holds other than {', '.join(sorted(replaces))}, not replaced"
+            )
     temporary: Path | None = None
+    old: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         yield temporary
         os.chmod(temporary, 0o777 & ~_umask())
+        if path.exists() and any(path.iterdir()):
+            # A folder replaces an empty one only: the earlier one steps aside first.
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            os.replace(path, old)
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+        if old is not None and not path.exists():  # the new folder could not take its place
+            os.replace(old, path)
+        elif old is not None:
+            shutil.rmtree(old, ignore_errors=True)

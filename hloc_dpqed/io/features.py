@@ -234,6 +234,26 @@ def _numbers(dataset: h5py.Dataset, where: str) -> np.ndarray:
     return values
 
 
+def descriptor_dimension(path: Path) -> int | None:
+    """Dimension of a feature file's descriptors, of the first image that has any; None without.
+
+    Reads no descriptor: sizes can be refused before a map is read.
+
+    Raises:
+        InputError: the file is missing or is not HDF5.
+    """
+    found: list[int] = []
+
+    def visit(name: str, item: object) -> bool | None:
+        if isinstance(item, h5py.Dataset) and name.split("/")[-1] == "descriptors":
+            found.extend([int(item.shape[0])] if len(item.shape) == 2 and item.shape[1] else [])
+        return True if found else None
+
+    with open_hdf5(path) as file, contextlib.suppress(*_HDF5_ERRORS):
+        file.visititems(visit)
+    return found[0] if found else None
+
+
 def feature_kind(path: Path) -> dict[str, Any]:
     """What a feature file tells of its kind: its ``name``, as hloc's name the extractor; the
     ``extractor`` of its attribute of that name and the ``keypoint_uncertainty`` in pixels, where

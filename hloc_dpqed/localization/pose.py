@@ -28,6 +28,7 @@ MIN_INLIERS = 4  # three points always fit some pose
 # A pose is believed from ``LEAST_INLIERS`` on, and from so many more for each that chance gives:
 # measured in docs/reliability.md (benchmarks/false_poses.py).
 PER_CHANCE = 20.0
+MOST_INLIERS = 1_000_000  # that can be asked for: more is a mistake
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,10 @@ def check_min_inliers(min_inliers: int) -> None:
     """Check the argument.
 
     Raises:
-        InputError: it is negative.
+        InputError: it is negative, or more than any query has.
     """
-    if min_inliers < 0:
-        raise InputError(f"--min_inliers {min_inliers}: expected 0 (every pose) or more")
+    if not 0 <= min_inliers <= MOST_INLIERS:
+        raise InputError(f"--min_inliers {min_inliers}: expected 0 (every pose) to {MOST_INLIERS}")
 
 
 def least_inliers(

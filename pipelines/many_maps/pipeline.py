@@ -87,6 +87,7 @@ def process_map(
             retrieval=entry["retrieval"],
             threads=threads,
             progress=False,
+            overwrite=True,
         )
         done["localized"] = True
     return done
