@@ -81,7 +81,8 @@ def steady_products() -> Iterator[None]:
 
     It divides products and decompositions by as many threads as the environment names, whatever
     ``set_num_threads`` was told, and with each number it rounds otherwise. All work whose result
-    is kept belongs into such a block. Blocks may be nested, and several threads be in one. faiss's
+    is kept belongs into such a block. Blocks may be nested, and several threads be in one; where
+    the last to leave is not the first that came, threadpoolctl leaves the limit in place. faiss's
     own BLAS has as many threads as faiss; where it decides, the block is ``single_threaded``.
     """
     global _product_depth

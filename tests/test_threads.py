@@ -133,7 +133,9 @@ def test_products_use_one_thread_inside_and_those_of_before_after():
         assert blas() == {2}
 
 
-def test_products_of_several_threads_may_overlap():
+@pytest.mark.parametrize("first", ["other", "own"])
+def test_products_of_several_threads_may_overlap(first):
+    """While any of them is inside, products keep to one thread."""
     entered, leave = threading.Event(), threading.Event()
     found = {}
 
@@ -145,15 +147,19 @@ def test_products_of_several_threads_may_overlap():
 
     with threadpool_limits(2, "blas"):
         set_num_threads(3)  # faiss's were set along with its BLAS
+        thread = threading.Thread(target=other)
         with steady_products():
-            thread = threading.Thread(target=other)
             thread.start()
             entered.wait()
-        still = blas()  # the other is inside
+            if first == "other":
+                leave.set()
+                thread.join()
+            inside = blas()
+        after = blas()
         leave.set()
         thread.join()
-        assert still == {1} and told() == (3, 3)
-        assert found["inside"] == {1} and blas() == {2}
+        assert inside == found["inside"] == {1} and told() == (3, 3)
+        assert after == ({2} if first == "other" else {1})
 
 
 def test_a_single_item_is_computed_as_one_of_many():
