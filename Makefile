@@ -9,7 +9,7 @@ WORKERS ?= 2
 ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 OLDEST_PYCOLMAP = 3.13.0
 
-.PHONY: demo test test-full test-oldest test-packages check lint clean
+.PHONY: demo test test-full test-oldest test-lowest test-packages check lint clean
 
 $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +41,15 @@ test-full: lint
 test-oldest: $(VENV)/.installed
 	$(BIN)/pip install --quiet --no-deps --upgrade --target $(VENV)/oldest pycolmap==$(OLDEST_PYCOLMAP)
 	$(ONE_THREAD) PYTHONPATH=$(VENV)/oldest $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' -q
+
+# The same tests with the lowest versions that setup.py allows: of the required packages and of those
+# extras that the tests use. LOWEST_PYTHON is 3.10, which has wheels of all of them.
+LOWEST_PYTHON ?= python3.10
+LOWEST = $(VENV)/lowest
+test-lowest:
+	$(LOWEST_PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --constraint constraints-lowest.txt --editable '.[dev]'
+	$(ONE_THREAD) $(LOWEST)/bin/python -m pytest -n $(WORKERS) -m 'not slow' -q
 
 # The built packages, each installed into an empty environment.
 test-packages: $(VENV)/.installed

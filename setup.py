@@ -15,16 +15,16 @@ setup(
     packages=find_packages(include=["hloc_dpqed", "hloc_dpqed.*"]),
     python_requires=">=3.10",
     install_requires=[
-        "faiss-cpu>=1.8",
+        "faiss-cpu>=1.11",  # the first with RaBitQ
         "h5py>=3.8",
         "numpy>=1.24",
         "pycolmap>=3.13",
         "safetensors>=0.4",
+        "threadpoolctl>=3.3",  # the first that knows the OpenBLAS of numpy 2
         "torch>=2.1",
         "tqdm>=4.60",
     ],
     extras_require={
-        "hloc": ["hloc", "kornia", "opencv-python-headless"],
         "ilp": ["highspy>=1.7"],
         "plot": ["matplotlib>=3.7"],
         "poselib": ["poselib>=2.0.5"],

@@ -71,8 +71,9 @@ def hloc_module(name: str = "") -> types.ModuleType:
         importlib.import_module("hloc")
     except ImportError as error:
         raise InputError(
-            "hloc is not installed: see "
-            "https://github.com/cvg/Hierarchical-Localization#installation"
+            "hloc is not installed: git clone --recursive "
+            "https://github.com/cvg/Hierarchical-Localization, then pip install -e that folder "
+            "(hloc is not on the package index)"
         ) from error
     full = f"hloc.{name}" if name else "hloc"
     try:

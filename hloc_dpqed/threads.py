@@ -71,22 +71,25 @@ _product_depth = 0  # blocks of ``steady_products`` that threads are in
 
 @functools.cache
 def _blas_pools() -> ThreadpoolController:
-    # Once: finding them looks through all loaded libraries. numpy and faiss are among them.
+    # Once: finding them looks through all loaded libraries. numpy's is among them.
     return ThreadpoolController().select(user_api="blas")
 
 
 @contextlib.contextmanager
 def steady_products() -> Iterator[None]:
-    """Let numpy's and faiss's BLAS use one thread inside the block; also a decorator.
+    """Let numpy's BLAS use one thread inside the block; also a decorator.
 
-    They divide products and decompositions by as many threads as the environment names, whatever
-    ``set_num_threads`` was told, and with each number they round otherwise. All work whose result
-    is kept belongs into such a block. Blocks may be nested, and several threads be in one.
+    It divides products and decompositions by as many threads as the environment names, whatever
+    ``set_num_threads`` was told, and with each number it rounds otherwise. All work whose result
+    is kept belongs into such a block. Blocks may be nested, and several threads be in one; where
+    the last to leave is not the first that came, threadpoolctl leaves the limit in place. faiss's
+    own BLAS has as many threads as faiss; where it decides, the block is ``single_threaded``.
     """
     global _product_depth
     with _lock:
         if _product_depth == 0:
-            _products.enter_context(_blas_pools().limit(limits=1))
+            with _kept_faiss_threads():
+                _products.enter_context(_blas_pools().limit(limits=1))
         _product_depth += 1
     try:
         yield
@@ -94,7 +97,16 @@ def steady_products() -> Iterator[None]:
         with _lock:
             _product_depth -= 1
             if _product_depth == 0:
-                _products.close()
+                with _kept_faiss_threads():
+                    _products.close()
+
+
+@contextlib.contextmanager
+def _kept_faiss_threads() -> Iterator[None]:
+    # faiss's BLAS, which is found too, would pass what it is told on to faiss's loops.
+    threads = faiss.omp_get_max_threads()
+    yield
+    faiss.omp_set_num_threads(threads)
 
 
 @contextlib.contextmanager

@@ -118,8 +118,10 @@ def require_hloc(*modules: str) -> list[ModuleType]:
         return [importlib.import_module(f"hloc.{name}") for name in modules]
     except ImportError as error:
         raise InputError(
-            f"hloc is needed for this pipeline and cannot be imported ({error}); install it from "
-            "its repository, or put its folder on PYTHONPATH"
+            f"hloc is needed for this pipeline and cannot be imported ({error}); it is not on the "
+            "package index: git clone --recursive "
+            "https://github.com/cvg/Hierarchical-Localization, then pip install -e that folder, or "
+            "put it on PYTHONPATH"
         ) from error
 
 

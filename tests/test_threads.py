@@ -5,6 +5,7 @@ import threading
 import faiss
 import pytest
 import torch
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from hloc_dpqed.threads import (
     num_workers,
@@ -12,6 +13,7 @@ from hloc_dpqed.threads import (
     single_threaded,
     spread,
     spread_rows,
+    steady_products,
     team,
 )
 
@@ -94,3 +96,74 @@ def test_blocks_of_several_threads_may_overlap():
     thread.join()
     assert found["inside"] == (1, 1) and found["after"][0] == 3
     assert told() == (3, 3) and in_a_new_thread(torch.get_num_threads) == 3
+
+
+def blas() -> set[int]:
+    """Threads of numpy's products."""
+    pools = ThreadpoolController().select(user_api="blas").lib_controllers
+    # Not faiss's: asked for its threads, it sets those of faiss.
+    return {pool.num_threads for pool in pools if "faiss" not in pool.filepath}
+
+
+@steady_products()
+def decorated() -> set[int]:
+    return blas()
+
+
+def test_products_use_one_thread_inside_and_those_of_before_after():
+    with threadpool_limits(2, "blas"):
+        set_num_threads(3)  # faiss's were set along with its BLAS
+        assert blas() == {2}
+        with steady_products():
+            assert blas() == {1} and told() == (3, 3)
+            with steady_products():
+                assert blas() == {1}
+            with single_threaded():
+                assert blas() == {1} and told() == (1, 1)
+            assert blas() == {1} and told() == (3, 3)
+        assert blas() == {2} and decorated() == {1} and blas() == {2}
+        with pytest.raises(ZeroDivisionError), steady_products():
+            assert blas() == {1}
+            _ = 1 // 0
+        assert blas() == {2}
+        with single_threaded():
+            assert blas() == {1}
+        assert blas() == {2}
+        assert set().union(*spread(lambda _: blas(), range(6))) == {1}
+        assert blas() == {2}
+
+
+@pytest.mark.parametrize("first", ["other", "own"])
+def test_products_of_several_threads_may_overlap(first):
+    """While any of them is inside, products keep to one thread."""
+    entered, leave = threading.Event(), threading.Event()
+    found = {}
+
+    def other() -> None:
+        with steady_products():
+            entered.set()
+            leave.wait()
+            found["inside"] = blas()
+
+    with threadpool_limits(2, "blas"):
+        set_num_threads(3)  # faiss's were set along with its BLAS
+        thread = threading.Thread(target=other)
+        with steady_products():
+            thread.start()
+            entered.wait()
+            if first == "other":
+                leave.set()
+                thread.join()
+            inside = blas()
+        after = blas()
+        leave.set()
+        thread.join()
+        assert inside == found["inside"] == {1} and told() == (3, 3)
+        assert after == ({2} if first == "other" else {1})
+
+
+def test_a_single_item_is_computed_as_one_of_many():
+    assert spread(lambda _: told(), range(1)) == [(1, 1)]
+    seen = []
+    spread_rows(lambda rows: seen.append(told()), 5, 10)
+    assert seen == [(1, 1)] and told() == (3, 3)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..reference import Observations, normalise_rows
+from ..threads import single_threaded
 from .base import Codec
 from .entries import entries_from_arrays, entries_to_arrays
 from .packing import codebooks_for, num_centroids, unpack_indices
@@ -116,10 +117,11 @@ class AdditiveCodec(Codec):
             return np.zeros((0, self.code_size), np.uint8)
         parts = np.split(x, self.splits, axis=1)
         # One quantizer after the other, and each has whole bytes: M / splits indices.
-        codes = [
-            q.compute_codes(np.ascontiguousarray(p))
-            for q, p in zip(self._parts, parts, strict=True)
-        ]
+        with single_threaded():  # the products within round otherwise with other threads
+            codes = [
+                q.compute_codes(np.ascontiguousarray(p))
+                for q, p in zip(self._parts, parts, strict=True)
+            ]
         return np.concatenate(codes, 1)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
