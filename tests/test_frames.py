@@ -5,6 +5,7 @@ a map, it is therefore moved by a power of ten and a rotation that permutes the 
 grid can be made fine, by any similarity.
 """
 
+import csv
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from hloc_dpqed.io.reconstruction import to_reconstruction
 from hloc_dpqed.localization.localizer import Localizer
 from hloc_dpqed.localization.pose import LocalFrame, estimate_pose, estimation_options
 from hloc_dpqed.mapfile import map_info, read_map, write_map
+from hloc_dpqed.mapfile.points import choose_grid
 from hloc_dpqed.measures import measure
 from hloc_dpqed.pseudo_queries import localize_held_out
 from hloc_dpqed.reference import ReferenceMap
@@ -103,9 +105,8 @@ def through_commands(scene: Scene, frame: Frame, folder: Path) -> dict[str, np.n
     compress.main(sfm, scene.features, found, **options)
     told = {}
     for name, more in (
-        ("pairs", {}),
+        ("pairs", {"fallback": "closest", "full_names": True}),
         ("all matches", {"ransac_all_matches": True}),
-        ("closest", {"ransac_thresh": 1e-6, "fallback": "closest", "full_names": True}),
     ):
         results = folder / f"{name}.txt"
         localize.main(
@@ -240,8 +241,13 @@ def test_a_sweep_tells_the_same_errors(scene, tmp_path):
             codecs=["pq"], code_bytes=[8], selectors=["all"], fractions=[1.0], seeds=1,
             ransac_seeds=2, plots=False, progress=False, thresholds=f"{0.05 * frame[0]:g}/1",
         )  # fmt: skip
-        told.append((outcome, frame[0]))
-    print(told)
+        with open(outcome, newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert rows
+        told.append(
+            [[float(r["median_translation"]) / frame[0], float(r["median_rotation"])] for r in rows]
+        )
+    np.testing.assert_allclose(told[1], told[0], rtol=SAME)
 
 
 @pytest.mark.parametrize("kind", ["UTM", "ECEF"])
@@ -263,7 +269,6 @@ def test_fountain_as_georeferenced(fountain, tmp_path, kind):
         )  # fmt: skip
         figures = evaluate.main(folder / "results.txt", poses)
         told.append((figures["median_translation"], figures["median_rotation"]))
-    print(told)
     np.testing.assert_allclose(told[1], told[0], rtol=SAME)
 
 
@@ -275,3 +280,62 @@ def test_a_bridge_model_has_the_users_frame(parts, tmp_path):
     for name, pose in zip(reference.image_names, reference.cam_from_world, strict=True):
         moved, turned = evaluate.pose_error(by_name[name].cam_from_world().matrix(), pose)
         assert moved < 1e-3 and turned < 1e-2
+
+
+@pytest.mark.slow
+def test_planning_chooses_the_same(scene, tmp_path):
+    """A budget is filled by the same plan and the same points."""
+    made = []
+    for name, frame in (
+        ("as made", (1.0, np.eye(3), np.zeros(3))),
+        ("moved", (1e3, np.eye(3), np.array([5e5, 5.4e6, 100.0]))),
+    ):
+        sfm, _ = move_files(scene.sfm, scene.poses, frame, tmp_path / name)
+        found = tmp_path / f"{name}.dpqed"
+        compress.main(sfm, scene.features, found, budget="9KB", progress=False)
+        info = map_info(found)
+        made.append((info["codec"], info["code_bytes"], info["num_points"]))
+    assert made[0] == made[1]
+
+
+def test_rounded_quaternions_become_rotations(scene, tmp_path):
+    """COLMAP keeps the length of what a text file says; far from the origin it would matter."""
+    pycolmap.Reconstruction(str(scene.sfm)).write_text(str(tmp_path))
+    frames = tmp_path / "frames.txt"
+    lines = [line.split() for line in frames.read_text().split("\n")]
+    for words in lines:
+        if len(words) > 9 and words[0] != "#":
+            words[2:6] = [f"{float(word):.6f}" for word in words[2:6]]
+    frames.write_text("\n".join(" ".join(words) for words in lines))
+    read = pycolmap.Reconstruction(str(tmp_path))
+    lengths = [np.linalg.norm(i.cam_from_world().rotation.quat) for i in read.images.values()]
+    assert np.abs(np.array(lengths) - 1).max() > 1e-9
+    rotations = read_reference(tmp_path).cam_from_world[:, :, :3]
+    product = np.einsum("nij,nkj->nik", rotations, rotations)
+    np.testing.assert_allclose(product, np.broadcast_to(np.eye(3), product.shape), atol=1e-14)
+
+
+def test_a_grid_far_from_the_origin_has_the_same_cells(parts, tmp_path):
+    """Its origin has digits enough, and near the origin no more than six."""
+    _, compressed = fine_map(parts, (1.0, np.eye(3), np.zeros(3)), tmp_path)
+    near = choose_grid(compressed)
+    assert all(float(f"{v:.6g}") == v for v in near.origin)
+    offset = np.array([2.5e6, 1.4e6, 5.7e6])
+    poses = compressed.cam_from_world.copy()
+    poses[:, :, 3] -= poses[:, :, :3] @ offset
+    moved = replace(compressed, xyz=compressed.xyz + offset, cam_from_world=poses)
+    far = choose_grid(moved)
+    assert (far.xyz_error, far.core) == (near.xyz_error, near.core)
+    assert np.abs(far.origin - offset - near.origin).max() < 0.3 * near.xyz_error
+    rounded = far.coordinates(far.cells(moved.xyz))
+    assert np.abs(rounded - moved.xyz).max() <= far.xyz_error * 1.0001
+
+
+def test_a_camera_out_of_any_scene_does_not_coarsen_the_grid(parts, tmp_path):
+    _, compressed = fine_map(parts, (1.0, np.eye(3), np.zeros(3)), tmp_path)
+    near = choose_grid(compressed)
+    poses = compressed.cam_from_world.copy()
+    lost = np.arange(len(poses)) == 3
+    poses[lost, :, 3] = 1e10
+    far = choose_grid(replace(compressed, cam_from_world=poses))
+    assert far.core <= near.core + 1 and np.abs(far.origin - near.origin).max() < 100
