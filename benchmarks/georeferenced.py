@@ -1,9 +1,10 @@
 """Errors of one map in several frames: as it is, georeferenced, turned, scaled.
 
-    python benchmarks/georeferenced.py [--scenes fountain-P11 castle-P30] [--hloc]
+    python benchmarks/georeferenced.py [--scenes fountain-P11 castle-P30] [--hloc | --turns 20]
 
 Each model is moved by a similarity with pycolmap and goes through the commands ``compress``
 (``pq``, 8 bytes), ``localize`` and ``evaluate``. Errors are in units of the map as it is. With
+``--turns`` random rotations are compared near the origin and in ECEF. With
 ``--hloc`` (which needs hloc importable) hloc's own ``localize_sfm`` localizes with the moved model
 itself and with the map's export, both on matches by mutual nearest neighbours.
 """
@@ -53,6 +54,49 @@ def move(
     return out / "sfm", out / "truth.txt"
 
 
+def localized(
+    found: Path, scene: Path, features: str, pairs: str, truth: Path, seeds: int
+) -> list[tuple[float, float]]:
+    """Median errors of ``localize`` with each RANSAC seed."""
+    errors = []
+    for seed in range(seeds):
+        results = found.parent / f"results-{seed}.txt"
+        localize.main(
+            found, scene / "queries.txt", scene / features, results, scene / pairs,
+            seed=seed, progress=False,
+        )  # fmt: skip
+        told = evaluate.main(results, truth)
+        errors.append((told["median_translation"], told["median_rotation"]))
+    return errors
+
+
+def turned(scenes: list[str], count: int) -> None:
+    """Print the errors of randomly rotated maps, near the origin and in ECEF: mean and range."""
+    rows = []
+    for name in scenes:
+        folder, sfm, features, pairs = SCENES[name]
+        for label, offset in (("turned", np.zeros(3)), ("turned, ECEF", FRAMES["ECEF"][2])):
+            rng = np.random.default_rng(0)
+            errors = []
+            for _ in range(count):
+                quat = rng.standard_normal(4)
+                rotation = pycolmap.Rotation3d(quat / np.linalg.norm(quat)).matrix()
+                with tempfile.TemporaryDirectory() as temporary:
+                    work = Path(temporary)
+                    frame = 1.0, rotation, offset
+                    model, truth = move(DATA / folder, sfm, frame, work / "moved")
+                    found = work / "map.dpqed"
+                    own = DATA / folder / features
+                    compress.main(model, own, found, codec="pq", code_bytes=8, progress=False)
+                    errors += localized(found, DATA / folder, features, pairs, truth, 1)
+            cells = [
+                f"{e.mean():.{d}f} ({e.min():.{d}f} to {e.max():.{d}f})"
+                for e, d in zip(np.array(errors).T, (5, 4), strict=True)
+            ]
+            rows.append([name, label, *cells])
+    print_table(["scene", "frame", "translation", "rotation, degrees"], rows)
+
+
 def by_hloc(
     model: Path,
     compressed: Path,
@@ -96,9 +140,13 @@ def main() -> None:
     )
     parser.add_argument("--frames", nargs="+", choices=FRAMES, default=list(FRAMES))
     parser.add_argument("--seeds", type=int, default=10, help="of RANSAC")
+    parser.add_argument("--turns", type=int, default=0, help="random rotations, as mean and range")
     parser.add_argument("--hloc", action="store_true", help="localize with hloc's localize_sfm")
     args = parser.parse_args()
     rows = []
+    if args.turns:
+        turned(args.scenes, args.turns)
+        return
     for name in args.scenes:
         folder, sfm, features, pairs = SCENES[name]
         scene = DATA / folder
@@ -116,15 +164,7 @@ def main() -> None:
                         mean = np.mean(told, 0) / (FRAMES[label][0], 1)
                         rows.append([name, label, how, f"{mean[0]:.5f}", f"{mean[1]:.4f}"])
                     continue
-                errors = []
-                for seed in range(args.seeds):
-                    results = work / f"results-{seed}.txt"
-                    localize.main(
-                        found, scene / "queries.txt", scene / features, results,
-                        scene / pairs, seed=seed, progress=False,
-                    )  # fmt: skip
-                    told = evaluate.main(results, truth)
-                    errors.append((told["median_translation"], told["median_rotation"]))
+                errors = localized(found, scene, features, pairs, truth, args.seeds)
                 size = found.stat().st_size
             mean = np.mean(errors, 0) / (FRAMES[label][0], 1)
             rows.append([name, label, f"{mean[0]:.5f}", f"{mean[1]:.4f}", f"{size:,}"])

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -572,3 +573,26 @@ def test_the_store_survives_hlocs_writer_threads(scene, map_file, tmp_path):
                 NN, scene.pairs, scene.features, matches=path, features_ref=map_file
             )
             assert len(read_matches(path)) == 15
+
+
+def test_a_georeferenced_map_file_is_localized_in_a_local_frame(scene, map_file, tmp_path):
+    """hloc's solver, given coordinates of millions of metres, would lose three digits."""
+    compressed = read_map(map_file)
+    offset = np.array([2.5e6, 1.4e6, 5.7e6])
+    poses = compressed.cam_from_world.copy()
+    poses[:, :, 3] -= poses[:, :, :3] @ offset
+    moved = replace(compressed, xyz=compressed.xyz + offset, cam_from_world=poses)
+    write_map(tmp_path / "moved.dpqed", moved)
+    found = []
+    for k, path in enumerate((map_file, tmp_path / "moved.dpqed")):
+        matches, results = tmp_path / f"matches-{k}.h5", tmp_path / f"results-{k}.txt"
+        with hloc_bridge.installed():
+            match_features.match_from_paths(NN, scene.pairs, matches, scene.features, path)
+            localize_sfm.main(path, scene.queries, scene.pairs, scene.features, matches, results)
+        found.append(read_poses(results))
+    assert len(found[0]) == len(scene.query_names)
+    for name, pose in found[0].items():
+        expected = pose.copy()
+        expected[:, 3] -= pose[:, :3] @ offset
+        translation, rotation = pose_error(found[1][name], expected)
+        assert translation < 1e-3 and rotation < 1e-2

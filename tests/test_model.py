@@ -1,6 +1,8 @@
 """COLMAP models as arrays: what is read, and what is refused."""
 
 import shutil
+import struct
+from dataclasses import replace
 
 import numpy as np
 import pycolmap
@@ -16,6 +18,7 @@ from hloc_dpqed.io.model import (
     reference_from_reconstruction,
 )
 from hloc_dpqed.io.model_files import check_binary_model
+from hloc_dpqed.logger import logger
 
 
 @pytest.fixture(scope="module")
@@ -289,3 +292,141 @@ def test_damaged_text_models_are_told_in_one_line(scene, tmp_path):
     with pytest.raises(InputError, match="not a readable COLMAP model") as error:
         load_reconstruction(tmp_path)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def rewritten(model, point_id=lambda i: i, xyz=None, out=None):
+    """The model with other point ids and, at some points, other coordinates."""
+    points = {
+        i: (p.xyz.copy(), [(e.image_id, e.point2D_idx) for e in p.track.elements])
+        for i, p in model.points3D.items()
+    }
+    for i in points:
+        model.delete_point3D(i)
+    for i, (own, elements) in points.items():
+        track = pycolmap.Track()
+        for element in elements:
+            track.add_element(*element)
+        moved = (xyz or {}).get(i, own)
+        model.add_point3D_with_id(point_id(i), pycolmap.Point3D(xyz=moved, track=track))
+        for image_id, keypoint in elements:
+            model.images[image_id].points2D[keypoint].point3D_id = point_id(i)
+    out.mkdir()
+    model.write_binary(str(out))
+    return out
+
+
+def test_point_ids_above_int64(scene, tmp_path):
+    model = pycolmap.Reconstruction(scene.sfm)
+    large = read_reference(rewritten(model, lambda i: 2**63 + i, out=tmp_path / "large"))
+    ours = read_reference(scene.sfm)
+    assert large.point_ids.dtype == np.uint64 and ours.point_ids.dtype == np.int64
+    np.testing.assert_array_equal(large.point_ids - np.uint64(2**63), ours.point_ids)
+    np.testing.assert_array_equal(large.visibility.indices, ours.visibility.indices)
+    np.testing.assert_array_equal(large.keypoint_index, ours.keypoint_index)
+    np.testing.assert_array_equal(large.xyz, ours.xyz)
+
+
+def test_points_out_of_any_scene_are_dropped_with_a_count(scene, tmp_path, caplog):
+    ours = read_reference(scene.sfm)
+    outlier, mountain = (int(i) for i in ours.point_ids[[7, 20]])
+    far = {outlier: np.array([1e15, 2e14, 1.0]), mountain: np.array([1e4, 0, 3e4])}
+    folder = rewritten(pycolmap.Reconstruction(scene.sfm), xyz=far, out=tmp_path / "far")
+    logger.addHandler(caplog.handler)  # a command line before this one may have cut it off
+    try:
+        read = read_reference(folder)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert f"{folder}: 1 of 60 points" in caplog.text
+    assert f"the first is point {outlier}" in caplog.text
+    assert set(ours.point_ids) - set(read.point_ids) == {outlier} and mountain in read.point_ids
+    # All the rest is in step.
+    observations = read_observations(read, scene.features)
+    whole = read_observations(ours, scene.features)
+    kept = whole.point_index != 7
+    np.testing.assert_array_equal(observations.keypoints, whole.keypoints[kept])
+    assert len(read.keypoint_index) == read.visibility.num_observations == kept.sum()
+
+
+@pytest.mark.parametrize("inside", ["0", "sparse/0"])
+def test_a_folder_around_a_model_is_told(scene, tmp_path, inside):
+    shutil.copytree(scene.sfm, tmp_path / inside)
+    with pytest.raises(InputError, match=f"there is a model in .*{inside}, pass that") as error:
+        load_reconstruction(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_camera_models_of_a_newer_colmap_are_told(scene, tmp_path, text):
+    model = pycolmap.Reconstruction(scene.sfm)
+    if text:
+        model.write_text(str(tmp_path))
+        path = tmp_path / "cameras.txt"
+        path.write_text(path.read_text().replace("SIMPLE_RADIAL", "SPHERICAL_7"))
+        told = "camera 1 has the model SPHERICAL_7, which this pycolmap"
+    else:
+        model.write_binary(str(tmp_path))
+        path = tmp_path / "cameras.bin"
+        data = path.read_bytes()
+        path.write_bytes(data[:12] + (77).to_bytes(4, "little") + data[16:])
+        told = "cameras.bin: camera 1 has the model number 77, which this pycolmap"
+    with pytest.raises(InputError, match=told) as error:
+        load_reconstruction(tmp_path)
+    assert "\n" not in str(error.value) and "does not know" in str(error.value)
+
+
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize(
+    ("element", "told"),
+    [
+        ((999, 3), "the track of point 1 names image 999, which is not there"),
+        ((1, 10**6), r"the track of point 1 names keypoint 1000000 of image 1, which has \d+"),
+    ],
+)
+def test_tracks_of_what_is_not_there_are_told(scene, tmp_path, text, element, told):
+    model = pycolmap.Reconstruction(scene.sfm)
+    if text:
+        model.write_text(str(tmp_path))
+        path = tmp_path / "points3D.txt"
+        lines = path.read_text().split("\n")
+        row = next(k for k, line in enumerate(lines) if line.startswith("1 "))
+        lines[row] += " {} {}".format(*element)
+        path.write_text("\n".join(lines))
+    else:
+        model.write_binary(str(tmp_path))
+        path = tmp_path / "points3D.bin"
+        data = bytearray(path.read_bytes())
+        assert struct.unpack_from("<Q", data, 8)[0] == 1
+        struct.pack_into("<II", data, 8 + 51, *element)
+        path.write_bytes(data)
+    with pytest.raises(InputError, match=told) as error:
+        load_reconstruction(tmp_path)
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_models_that_list_only_triangulated_points_are_told(scene):
+    reference = read_reference(scene.sfm)
+    counts = np.diff(reference.visibility.indptr)
+    with pytest.raises(InputError, match="lists only triangulated points") as error:
+        read_observations(replace(reference, num_keypoints=counts), scene.features)
+    assert str(scene.features) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_images_without_points_need_no_features(scene, tmp_path):
+    """Such as queries that a model still holds, whose features are in a file of their own."""
+    import h5py
+
+    model = pycolmap.Reconstruction(scene.sfm)
+    image = next(i for i in model.images.values() if i.name == scene.db_names[2])
+    for k, keypoint in enumerate(image.points2D):
+        if keypoint.has_point3D():
+            model.delete_observation(image.image_id, k)
+    reference = reference_from_reconstruction(model)
+    assert scene.db_names[2] in reference.image_names
+    path = tmp_path / "features.h5"
+    shutil.copy(scene.features, path)
+    with h5py.File(path, "a") as file:
+        del file[scene.db_names[2]]
+    observations = read_observations(reference, path)
+    np.testing.assert_array_equal(
+        observations.descriptors, read_observations(reference, scene.features).descriptors
+    )

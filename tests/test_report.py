@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pycolmap
 import pytest
 from browser import open_browser
 from synthetic import make_scene
@@ -15,7 +16,7 @@ pytest.importorskip("plotly", reason="plotly is not installed (the extra `report
 from hloc_dpqed import cli, report
 from hloc_dpqed.compress import main as compress
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.evaluate import main as evaluate
+from hloc_dpqed.evaluate import format_length, main as evaluate
 from hloc_dpqed.localize import main as localize
 from hloc_dpqed.mapfile import map_info, read_map
 from hloc_dpqed.report import (
@@ -25,6 +26,7 @@ from hloc_dpqed.report import (
     map_commands,
     map_labels,
 )
+from hloc_dpqed.report_figures import error_figure, scene_figure
 from hloc_dpqed.report_html import Picture, match_picture, table
 
 NASTY = "</script><script>console.error('x')</script>&\".jpg"
@@ -277,3 +279,27 @@ def test_match_lines_join_the_pixels_of_both_images():
     assert '<path class="wrong" d="M1.0 2.0L110.0 50.0"/>' in text
     assert 'viewBox="0 0 190.0 50"' in text and "&lt;caption&gt;" in text
     assert text.count("<use") == 1 and text.count("<rect") == 1
+
+
+def test_a_scene_far_from_the_origin_is_drawn_around_it():
+    """A browser draws in float32."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-5, 5, (50, 3))
+    camera = pycolmap.Camera(model="PINHOLE", width=640, height=480, params=[500, 500, 320, 240])
+    drawn = []
+    for offset in (np.zeros(3), np.array([2.5e6, 1.4e6, 5.7e6])):
+        pose = np.column_stack([np.eye(3), -offset])[None]
+        cameras = pose, [camera], ["a.jpg"]
+        figure, _ = scene_figure({"map": points + offset}, {}, cameras, cameras, {"map": pose})
+        marks = figure.data[0]
+        drawn.append(np.stack([marks.x, marks.y, marks.z], 1).astype(float))
+        title = figure.layout.scene.xaxis.title.text
+        assert not title if offset[0] == 0 else title == "x - 2500000"
+    np.testing.assert_allclose(np.ptp(drawn[1], axis=0), np.ptp(drawn[0], axis=0), atol=1e-5)
+
+
+def test_errors_of_a_map_in_small_units_are_told_apart():
+    assert format_length(0.00431) == "0.0043" and format_length(0.0) == "0.0000"
+    assert format_length(4.3123e-9) == "4.31e-09"
+    figure = error_figure({"map": np.array([[1e-9, 0.1], [4e-8, 0.2]])})
+    assert sum(count > 0 for count in figure.data[0].y) == 2

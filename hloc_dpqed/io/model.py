@@ -91,7 +91,7 @@ def reference_from_reconstruction(
     if not np.isfinite(xyz).all():
         bad = int(point_ids[~np.isfinite(xyz).all(1)][0])
         raise InputError(f"{source}: point {bad} has coordinates that are not finite")
-    poses = np.array([im.cam_from_world().matrix() for im in images], np.float64)
+    poses = np.array([_unit_pose(im.cam_from_world()) for im in images], np.float64)
     if not np.isfinite(poses).all():
         bad_image = names[int(np.flatnonzero(~np.isfinite(poses).all((1, 2)))[0])]
         raise InputError(f"{source}: the pose of image {bad_image!r} is not finite")
@@ -140,6 +140,14 @@ def reference_from_reconstruction(
         num_keypoints=np.array([im.num_points2D() for im in images], np.int64),
         keypoint_positions=positions,
     )
+
+
+def _unit_pose(pose: pycolmap.Rigid3d) -> np.ndarray:
+    """(3, 4) [R | t]; COLMAP keeps the length of a quaternion that a text file rounds."""
+    norm = float(np.linalg.norm(pose.rotation.quat))
+    if 1e-12 < abs(norm - 1) < 1e-3:  # farther off it is no rotation, and refused as such
+        pose = pycolmap.Rigid3d(pycolmap.Rotation3d(pose.rotation.quat / norm), pose.translation)
+    return pose.matrix()
 
 
 def observed_points(image: pycolmap.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

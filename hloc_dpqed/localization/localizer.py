@@ -99,7 +99,8 @@ class Localization:
 
     Attributes:
         name: of the query.
-        cam_from_world: (3, 4) float64 [R | t], or None where the query was not localized.
+        cam_from_world: (3, 4) float64 [R | t] in the frame and unit of the model that the map was
+            made from, or None where the query was not localized.
         num_inliers: of RANSAC, of a rejected pose too.
         inliers: (n,) bool over the correspondences.
         correspondences: what PnP was given.

@@ -62,8 +62,11 @@ class LocalFrame:
 
     def pose_in_map(self, pose: pycolmap.Rigid3d) -> pycolmap.Rigid3d:
         """A camera's pose in this frame, in the map's."""
-        moved = self.unit * pose.translation - pose.rotation.matrix() @ self.origin
-        return pycolmap.Rigid3d(pose.rotation, moved)
+        # Of unit length to the last digit: the origin may be far away.
+        quat = pose.rotation.quat / np.linalg.norm(pose.rotation.quat)
+        rotation = pycolmap.Rotation3d(quat)
+        moved = self.unit * pose.translation - rotation.matrix() @ self.origin
+        return pycolmap.Rigid3d(rotation, moved)
 
     def refinement(self, options: dict[str, Any]) -> dict[str, Any]:
         """pycolmap's options of refinement, a prior of the position moved into this frame."""
