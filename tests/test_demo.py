@@ -264,7 +264,8 @@ def test_the_demo_localizes_and_tells_the_truth_about_bytes(small):
         assert row["num_queries"] == 3
     rows = {row["label"]: row for row in figures["rows"]}
     best = rows["none, each observation"]
-    assert best["num_localized"] == 3 and best["median_translation"] < 0.25
+    # One of them sees too little of so small a scene: its pose would be 19 metres off.
+    assert best["num_localized"] == 2 and best["median_translation"] < 0.25
     for name in ("pq", "dpqed"):  # a few bytes of the section are its own
         assert 0 <= rows[name]["descriptor_bytes"] - 4 * figures["num_points"] < 64
     assert rows["pq"]["total_bytes"] < best["total_bytes"] < figures["uncompressed_bytes"]
