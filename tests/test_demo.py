@@ -264,7 +264,7 @@ def test_the_demo_localizes_and_tells_the_truth_about_bytes(small):
         assert row["num_queries"] == 3
     rows = {row["label"]: row for row in figures["rows"]}
     best = rows["none, each observation"]
-    # Of so small a map one query gets 12 inliers and a pose that is 1.4 m wrong: rejected.
+    # One of them sees too little of so small a scene: its pose is metres off, and rejected.
     assert best["num_localized"] == 2 and best["median_translation"] < 0.25
     for name in ("pq", "dpqed"):  # a few bytes of the section are its own
         assert 0 <= rows[name]["descriptor_bytes"] - 4 * figures["num_points"] < 64

@@ -141,6 +141,22 @@ def test_pairs_that_hloc_cannot_read_are_refused(scene, map_file, tmp_path):
     assert not (tmp_path / "m.h5").exists()
 
 
+def test_descriptors_that_are_not_unit_vectors_are_refused(scene, map_file, tmp_path):
+    """hloc does not normalise them."""
+    queries = tmp_path / "feats.h5"
+    shutil.copy(scene.features, queries)
+    with h5py.File(queries, "a") as file:
+        for name in scene.query_names:
+            long = 512 * file[name]["descriptors"][:].astype(np.float32)
+            del file[name]["descriptors"]
+            file[name]["descriptors"] = np.clip(np.abs(np.round(long)), 0, 255).astype(np.uint8)
+    with hloc_bridge.installed(), pytest.raises(InputError, match="hloc does not normalise"):
+        match_features.main(
+            NN, scene.pairs, queries, matches=tmp_path / "m.h5", features_ref=map_file
+        )
+    assert not (tmp_path / "m.h5").exists()
+
+
 @pytest.mark.parametrize("as_type", [str, Path])
 def test_match_and_localize_with_the_map_file(scene, map_file, exported, tmp_path, as_type):
     use_thread_pools()
