@@ -187,7 +187,7 @@ BAD_COMPRESS = {
     "odd code": (["--code_bytes", "3"], "--code_bytes 3"),
     "negative seed": (["--seed", "-1"], "--seed -1"),
     "absurd seed": (["--seed", str(2**70)], "--seed"),
-    "no threads": (["--threads", "0"], "invalid _positive value"),
+    "no threads": (["--threads", "0"], "--threads 0: expected 1 to 1024"),
     "absurd threads": (["--threads", "99999"], "--threads 99999: expected 1 to 1024"),
     "device": (["--device", "abacus"], "--device abacus: cannot be used"),
     "no model": (["--reference_sfm", "/nonexistent/sfm"], "/nonexistent/sfm: no such folder"),
