@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .choices import CODECS, SELECTORS
+from .choices import CODECS, MATCHERS, SELECTORS
 from .errors import InputError
 
 MAX_SEEDS = 1000  # of a sweep or a report: each is a run for each query
@@ -72,6 +72,19 @@ def check_ransac_thresh(value: float) -> None:
         raise InputError(
             f"--ransac_thresh {value}: expected a positive number of pixels, at most {MAX_PIXELS}"
         )
+
+
+def check_matcher(name: str, weights: Path | None = None) -> None:
+    """Refuse a matcher that there is not, before a map is read for it.
+
+    Raises:
+        InputError: in one line, with those that there are; or it takes no weights.
+    """
+    if name not in MATCHERS and not name.startswith("hloc:"):
+        known = ", ".join(MATCHERS)
+        raise InputError(f"--matcher {name}: unknown, expected one of {known}, or hloc:NAME")
+    if weights is not None and name.startswith("NN-"):
+        raise InputError(f"--matcher_weights: {name} has no weights")
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

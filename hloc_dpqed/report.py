@@ -31,7 +31,7 @@ from .logger import logger
 from .mapfile import map_info, read_map
 from .matching.nearest_neighbor import Matches
 from .measures import Measures, PosedQuery, bootstrap, correct_pairs, match_query, pose_of
-from .options import MAX_SEEDS, check_number, check_ransac_thresh, refuse_existing
+from .options import MAX_SEEDS, check_matcher, check_number, check_ransac_thresh, refuse_existing
 from .reference import ReferenceMap
 from .report_figures import (
     bytes_figure,
@@ -163,6 +163,7 @@ def main(
     check_ransac_thresh(ransac_thresh)
     check_seed(seed)
     check_pose_estimator(pose_estimator)
+    check_matcher(matcher, matcher_weights)
     if reference_features is not None and reference_sfm is None:
         raise InputError("--reference_features needs --reference_sfm DIR")
     if reference_poses is None and reference_features is None:

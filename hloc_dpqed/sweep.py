@@ -34,6 +34,7 @@ from .measures import Measures, PosedQuery, bootstrap, measure
 from .options import (
     MAX_SEEDS,
     check_code_bytes,
+    check_matcher,
     check_named_options,
     check_number,
     check_ransac_thresh,
@@ -139,6 +140,7 @@ def main(
         raise InputError(f"--granularity {granularity}: expected one of {', '.join(GRANULARITIES)}")
     check_ransac_thresh(ransac_thresh)
     check_pose_estimator(pose_estimator)
+    check_matcher(matcher, matcher_weights)
     codec_options, selector_options = codec_options or {}, selector_options or {}
     check_named_options("--codec_options", codec_options, chosen["codecs"])
     check_named_options("--selector_options", selector_options, chosen["selectors"])

@@ -16,6 +16,7 @@ from hloc_dpqed.demo.dataset import Dataset
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.sizes import format_size
 from hloc_dpqed.logger import configure_logging
+from hloc_dpqed.options import check_number, check_ransac_thresh
 from hloc_dpqed.selection import SELECTORS
 
 
@@ -88,6 +89,12 @@ def run_script(run: Callable[[argparse.Namespace], Any], args: argparse.Namespac
     """Run a pipeline: exit code 0, or 2 and one line on standard error on a user's mistake."""
     configure_logging()
     try:
+        for name in ("num_covis", "num_loc", "code_bytes", "threads"):
+            value = getattr(args, name, None)
+            if value is not None:
+                check_number(f"--{name}", value, 1)
+        if getattr(args, "ransac_thresh", None) is not None:
+            check_ransac_thresh(args.ransac_thresh)
         run(args)
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

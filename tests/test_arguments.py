@@ -263,3 +263,19 @@ def test_arguments_of_one_name_mean_the_same():
                 isinstance(action, argparse._StoreAction),
             )
             assert seen.setdefault(option, kind) == kind, (name, option)
+
+
+def test_sweep_and_report_take_matchers_of_pairs(scene, map_file, tmp_path, capfd):
+    pytest.importorskip("kornia")
+    more = ["--matcher", "adalam", "--ransac_seeds", "1"]
+    argv = [*minimal("sweep", scene, None, tmp_path), *more, "--seeds", "1", "--fractions", "1"]
+    assert run([*argv, "--code_bytes", "4"], capfd)[::2] == (0, [])
+    assert (tmp_path / "sweep" / "sweep.csv").exists()
+    argv = [*minimal("report", scene, map_file, tmp_path), "--seed", "3", *more]
+    assert run(argv, capfd)[::2] == (0, [])
+    assert "--matcher adalam" in (tmp_path / "report.html").read_text()
+    refused([*argv, "--overwrite", "--matcher", "nobody"], "nobody", capfd)
+    sweep = minimal("sweep", scene, None, tmp_path / "other")
+    refused([*sweep, "--matcher", "nobody"], "nobody", capfd)
+    refused([*sweep, "--matcher_weights", "w"], "NN-mutual has no weights", capfd)
+    assert not (tmp_path / "other").exists()

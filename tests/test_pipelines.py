@@ -461,3 +461,23 @@ def test_slices(text, slices):
 def test_wrong_slices(text):
     with pytest.raises(InputError, match="--slices"):
         load("CMU").parse_slices(text, [2, 3])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--num_covis", "0"], "--num_covis 0: expected at least 1"),
+        (["--threads", "-1"], "--threads -1: expected at least 1"),
+        (["--code_bytes", "0"], "--code_bytes 0: expected at least 1"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_told_first(words, told, capsys):
+    parser = common.make_parser("x", "dataset", "outputs")
+    common.add_pairs_arguments(parser, 20, 10)
+    common.add_compression_arguments(parser)
+
+    def never(args):
+        raise AssertionError("it ran")
+
+    assert common.run_script(never, parser.parse_args(words)) == 2
+    assert capsys.readouterr().err == f"error: {told}\n"

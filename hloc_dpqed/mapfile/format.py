@@ -477,6 +477,10 @@ def section_bytes(path: Path) -> dict[str, int]:
     ``header`` is all that is no section: the container, the metadata and the hashes.
     """
     _, sections, size = _load(path)
+    return _section_bytes(sections, size)
+
+
+def _section_bytes(sections: dict[str, bytes], size: int) -> dict[str, int]:
     sizes = {name: len(data) for name, data in sorted(sections.items())}
     sizes["header"] = size - sum(sizes.values())
     return sizes
@@ -512,7 +516,7 @@ def map_info(path: Path, codec_file: Path | None = None) -> dict[str, Any]:
             _codec_tensors(loaded["global.codec"], other)
             _decode_global_codes(metadata, loaded, _sizes(other)[1])
         codes = parts["codes"]
-    sections = section_bytes(path)
+    sections = _section_bytes(loaded, size)
     total = sum(sections.values())
     return {
         "format_version": metadata["format_version"],
