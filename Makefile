@@ -28,7 +28,7 @@ test: lint
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' --durations=10 \
 	  --cov=hloc_dpqed --cov-branch --cov-report=term:skip-covered
 	$(BIN)/coverage json -q -o coverage.json \
-	  --include='hloc_dpqed/mapfile/*,hloc_dpqed/selection/*,hloc_dpqed/io/*'
+	  --include='hloc_dpqed/mapfile/*,hloc_dpqed/entropy/*,hloc_dpqed/scene/*,hloc_dpqed/maps/*,hloc_dpqed/selection/*,hloc_dpqed/io/*'
 	$(BIN)/python -c "import json, sys; \
 	  files = json.load(open('coverage.json'))['files']; \
 	  low = [f for f, c in files.items() if c['summary']['percent_covered'] < 95]; \
@@ -57,7 +57,9 @@ test-packages: $(VENV)/.installed
 	for package in dist/*.whl dist/*.tar.gz; do \
 	  rm -rf $(VENV)/empty && $(PYTHON) -m venv $(VENV)/empty \
 	  && $(VENV)/empty/bin/pip install --quiet --constraint constraints.txt $$package \
-	  && (cd / && $(abspath $(VENV))/empty/bin/hloc-dpqed --version) || exit 1; \
+	  && (cd / && $(abspath $(VENV))/empty/bin/hloc-dpqed --version \
+	  && $(abspath $(VENV))/empty/bin/python -c "from hloc_dpqed import api, cli, compress, demo, export, \
+	  fit_codec, hloc_bridge, info, localize, report, sweep") || exit 1; \
 	done; rm -rf $(VENV)/empty
 
 check: test test-oldest test-packages

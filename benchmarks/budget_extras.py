@@ -21,7 +21,7 @@ from common import Scene, load_scene, measure, print_table
 from hloc_dpqed import compress, fit_codec
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.atomic import write_text
-from hloc_dpqed.localize import retrieve
+from hloc_dpqed.localization.retrieval import retrieve
 from hloc_dpqed.mapfile import read_map, section_bytes
 from hloc_dpqed.threads import set_num_threads
 

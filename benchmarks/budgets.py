@@ -21,23 +21,22 @@ import numpy as np
 from common import SCENES, Measures, Scene, bootstrap, load_scene, measure, print_table
 from scipy.stats import spearmanr
 
-from hloc_dpqed.compress import CompressConf, Compressor
+from hloc_dpqed.compression.conf import CompressConf
+from hloc_dpqed.compression.engine import Compressor
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.atomic import write_bytes, write_text
 from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
 from hloc_dpqed.mapfile import read_map, section_bytes
-from hloc_dpqed.planner import (
+from hloc_dpqed.planning.plans import (
     FRUGAL_LEVELS,
     FRUGAL_PIXELS,
-    TRIAL_STEPS,
-    Outcome,
     Plan,
-    Trials,
     adjacent,
     candidate_plans,
     neighbour_plans,
 )
-from hloc_dpqed.report import uncompressed_map
+from hloc_dpqed.planning.trials import TRIAL_STEPS, Outcome, Trials
+from hloc_dpqed.report.outcomes import uncompressed_map
 from hloc_dpqed.threads import set_num_threads
 
 # Sizes of the file, and the recall wanted there: (map units, degrees, recall).

@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 import pycolmap
 
-from hloc_dpqed.compressed_map import project_points
 from hloc_dpqed.io.lists import write_poses
-from hloc_dpqed.reference import Observations, ReferenceMap, mean_descriptors, normalise_rows
+from hloc_dpqed.scene.projection import project_points
+from hloc_dpqed.scene.reference import Observations, ReferenceMap, mean_descriptors, normalise_rows
 
 MIX = 0.6  # weight of the second track in a point's mean; 35 points of a full city share a first
 KEYPOINTS = 2_048  # of a query

@@ -12,7 +12,8 @@ from ablation import codecs_benchmark
 from common import load_scene, measure, print_table
 
 from hloc_dpqed.codecs import CODECS
-from hloc_dpqed.compress import CODEC_TRAIN, CompressConf, Compressor
+from hloc_dpqed.compression.conf import CODEC_TRAIN, CompressConf
+from hloc_dpqed.compression.engine import Compressor
 from hloc_dpqed.threads import set_num_threads
 
 FRACTIONS = (0.03, 0.1, 0.3)

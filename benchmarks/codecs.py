@@ -23,12 +23,14 @@ import numpy as np
 from common import SCENES, PosedQuery, Scene, bootstrap, load_scene, measure, print_table
 
 from hloc_dpqed.codecs import fit_codec
-from hloc_dpqed.compress import CompressConf, Compressor
-from hloc_dpqed.holdout import hold_out, spread_folds
+from hloc_dpqed.compression.conf import CompressConf
+from hloc_dpqed.compression.engine import Compressor
 from hloc_dpqed.io.atomic import write_text
 from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
 from hloc_dpqed.mapfile import map_info, read_map, write_map
-from hloc_dpqed.reference import Observations, ReferenceMap
+from hloc_dpqed.planning.holdout import hold_out
+from hloc_dpqed.scene.reference import Observations, ReferenceMap
+from hloc_dpqed.scene.spatial import spread_folds
 from hloc_dpqed.threads import get_num_threads, set_num_threads
 from hloc_dpqed.training.sharpen import with_sharpened_targets
 

@@ -1,6 +1,6 @@
 """What the benchmarks share: the real scenes, the measures, the intervals.
 
-The measures are those of ``hloc_dpqed.measures``.
+The measures are those of ``hloc_dpqed.evaluation.measures``.
 """
 
 import os
@@ -9,13 +9,19 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hloc_dpqed import measures
-from hloc_dpqed.compressed_map import CompressedMap
+from hloc_dpqed.evaluation import measures
+from hloc_dpqed.evaluation.measures import (
+    CORRECT_PX,
+    Measures,
+    PosedQuery,
+    bootstrap,
+    correct_pairs,
+)
+from hloc_dpqed.evaluation.posed_queries import read_posed_queries
 from hloc_dpqed.io.model import read_observations, read_reference
-from hloc_dpqed.io.posed_queries import read_posed_queries
 from hloc_dpqed.localization.localizer import Localizer
-from hloc_dpqed.measures import CORRECT_PX, Measures, PosedQuery, bootstrap, correct_pairs
-from hloc_dpqed.reference import Observations, ReferenceMap
+from hloc_dpqed.maps.compressed import CompressedMap
+from hloc_dpqed.scene.reference import Observations, ReferenceMap
 
 __all__ = [
     "CORRECT_PX",

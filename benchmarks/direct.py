@@ -13,11 +13,12 @@ from pathlib import Path
 
 from common import RANSAC_PX, SCENES, Scene, load_scene, print_table
 
-from hloc_dpqed.compress import CompressConf, Compressor
-from hloc_dpqed.compressed_map import CompressedMap
+from hloc_dpqed.compression.conf import CompressConf
+from hloc_dpqed.compression.engine import Compressor
+from hloc_dpqed.evaluation.measures import measure
 from hloc_dpqed.localization.localizer import Localizer
 from hloc_dpqed.mapfile import read_map, write_map
-from hloc_dpqed.measures import measure
+from hloc_dpqed.maps.compressed import CompressedMap
 from hloc_dpqed.threads import set_num_threads
 
 

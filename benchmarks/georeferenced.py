@@ -110,7 +110,7 @@ def by_hloc(
     """Median errors of hloc's runs with the model, the map's export, and the map itself."""
     from hloc import localize_sfm, match_features
 
-    from hloc_dpqed.hloc_bridge import installed
+    from hloc_dpqed.hloc_bridge.patches import installed
 
     exported = export.main(compressed, work / "exported", progress=False)
     with installed():

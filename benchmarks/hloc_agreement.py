@@ -25,7 +25,7 @@ import numpy as np
 from common import RANSAC_PX, SCENES, load_scene, print_table
 
 from hloc_dpqed import compress, export, hloc_bridge, localize
-from hloc_dpqed.evaluate import pose_error
+from hloc_dpqed.evaluation.pose_errors import pose_error
 from hloc_dpqed.io.lists import read_poses, result_name
 
 CONFIG = {"estimation": {"ransac": {"max_error": RANSAC_PX, "random_seed": 0}}}

@@ -26,7 +26,8 @@ import torch
 from common import RANSAC_PX, SCENES, Scene, load_scene, print_table, spread
 
 from hloc_dpqed import evaluate, export
-from hloc_dpqed.compress import CompressConf, Compressor
+from hloc_dpqed.compression.conf import CompressConf
+from hloc_dpqed.compression.engine import Compressor
 from hloc_dpqed.io.features import FeatureFile
 from hloc_dpqed.io.lists import read_pairs, read_queries, write_poses
 from hloc_dpqed.localization.localizer import Correspondences, Localizer, Query

@@ -21,7 +21,8 @@ import numpy as np
 from common import RANSAC_PX, SCENES, Scene, bootstrap, load_scene, measure, print_table
 from results import THRESHOLDS, measures_of
 
-from hloc_dpqed.compress import CompressConf, Compressor
+from hloc_dpqed.compression.conf import CompressConf
+from hloc_dpqed.compression.engine import Compressor
 from hloc_dpqed.io.atomic import write_text
 from hloc_dpqed.localization import Localizer
 from hloc_dpqed.mapfile import map_info, read_map, write_map

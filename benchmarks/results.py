@@ -17,7 +17,8 @@ import numpy as np
 from common import SCENES, Measures, Scene, bootstrap, load_scene, measure, print_table
 
 from hloc_dpqed.codecs import Codec
-from hloc_dpqed.compress import CompressConf, Compressor
+from hloc_dpqed.compression.conf import CompressConf
+from hloc_dpqed.compression.engine import Compressor
 from hloc_dpqed.io.atomic import write_text
 from hloc_dpqed.mapfile import map_info, read_map, write_map
 from hloc_dpqed.threads import set_num_threads

@@ -23,12 +23,13 @@ import numpy as np
 from common import SCENES, Measures, PosedQuery, bootstrap, load_scene, measure, print_table
 
 from hloc_dpqed.codecs import Codec, fit_codec, sharpens
-from hloc_dpqed.compressed_map import CompressedMap
-from hloc_dpqed.holdout import hold_out, spread_folds
 from hloc_dpqed.io.atomic import write_text
 from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
 from hloc_dpqed.logger import configure_logging
-from hloc_dpqed.reference import Observations, ReferenceMap, mean_scores
+from hloc_dpqed.maps.compressed import CompressedMap
+from hloc_dpqed.planning.holdout import hold_out
+from hloc_dpqed.scene.reference import Observations, ReferenceMap, mean_scores
+from hloc_dpqed.scene.spatial import spread_folds
 from hloc_dpqed.selection import select_points
 from hloc_dpqed.selection.base import SelectionProblem
 from hloc_dpqed.selection.kcover import cover_size

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pycolmap
 
-from hloc_dpqed.reference import Observations, ReferenceMap
-from hloc_dpqed.visibility import Visibility
+from hloc_dpqed.scene.reference import Observations, ReferenceMap
+from hloc_dpqed.scene.visibility import Visibility
 
 NUM_POINTS, NUM_IMAGES, NUM_OBSERVATIONS = 685_000, 4_328, 2_700_000
 BLOCK, STREET, HEIGHT = 60.0, 12.0, 14.0  # metres

@@ -25,7 +25,7 @@ from common import SCENES, load_scene, print_table, spread
 from hloc_dpqed.codecs import Codec, fit_codec
 from hloc_dpqed.io.features import ImageFeatures
 from hloc_dpqed.localization.localizer import Localizer
-from hloc_dpqed.reference import Observations
+from hloc_dpqed.scene.reference import Observations
 from hloc_dpqed.threads import set_num_threads
 
 KIND = {"pq": "pq", "opq": "opq", "rq": "rq", "dpqed": "pq", "drqed": "rq"}  # of faiss

@@ -16,16 +16,28 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .compressed_map import CompressedMap
+    from .api import CompressedMap, load
     from .errors import InputError
-    from .feature_store import FeatureStore
+    from .hloc_bridge.feature_store import FeatureStore
+    from .localization.localizer import Localizer, Query
 
-__all__ = ["CompressedMap", "FeatureStore", "InputError", "__version__"]
+__all__ = [
+    "CompressedMap",
+    "FeatureStore",
+    "InputError",
+    "Localizer",
+    "Query",
+    "__version__",
+    "load",
+]
 
 _HOMES = {
-    "CompressedMap": "compressed_map",
-    "FeatureStore": "feature_store",
+    "CompressedMap": "api",
+    "FeatureStore": "hloc_bridge.feature_store",
     "InputError": "errors",
+    "Localizer": "localization.localizer",
+    "Query": "localization.localizer",
+    "load": "api",
 }
 
 

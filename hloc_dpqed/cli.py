@@ -72,6 +72,7 @@ def _localize(args: dict[str, Any]) -> None:
 
 def _evaluate(args: dict[str, Any]) -> None:
     from . import evaluate
+    from .evaluation.pose_errors import format_length
 
     as_json = args.pop("json")
     figures = evaluate.main(**args)
@@ -81,7 +82,7 @@ def _evaluate(args: dict[str, Any]) -> None:
     print(f"localized {figures['num_localized']} of {figures['num_queries']} queries")
     for name, unit in (("translation", "map units"), ("rotation", "degrees")):
         median = figures[f"median_{name}"]
-        shown = "infinite" if median is None else f"{evaluate.format_length(median)} {unit}"
+        shown = "infinite" if median is None else f"{format_length(median)} {unit}"
         print(f"median {name} error: {shown}")
     for row in figures["recall"]:
         print(f"recall at {row['translation']:g} / {row['rotation']:g}: {row['fraction']:.3f}")

@@ -6,13 +6,13 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from .compressed_map import CompressedMap
-from .image_rows import check_matchable, image_rows
 from .io.atomic import atomic_directory
-from .io.reconstruction import to_reconstruction
 from .logger import logger
 from .mapfile import read_map
-from .same_features import features_of
+from .maps.compressed import CompressedMap
+from .maps.image_rows import check_matchable, image_rows
+from .maps.reconstruction import to_reconstruction
+from .maps.same_features import features_of
 
 _MEMBERS = frozenset({"sfm", "features.h5", "global-features.h5"})
 

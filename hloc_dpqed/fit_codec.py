@@ -15,7 +15,7 @@ from .io.features import descriptor_dimension
 from .io.model import read_observations, read_reference
 from .logger import logger
 from .options import check_code_bytes, check_codec_options
-from .reference import Observations
+from .scene.reference import Observations
 from .threads import check_device, check_seed, set_num_threads, steady_products
 from .training.checkpoint import fit_folder
 from .training.sharpen import with_sharpened_targets

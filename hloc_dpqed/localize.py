@@ -12,20 +12,21 @@ import torch
 from tqdm import tqdm
 
 from . import __version__
-from .checkpoint import Checkpoint, run_key
 from .choices import FALLBACKS, LEAST_INLIERS
-from .compressed_map import CompressedMap
 from .errors import InputError
 from .io.atomic import atomic_path, check_output
-from .io.features import FeatureFile, feature_kind, read_global_descriptors
-from .io.lists import no_pair, read_pairs, read_queries, result_name, write_poses
+from .io.checkpoint import Checkpoint, run_key
+from .io.features import FeatureFile, feature_kind
+from .io.lists import read_queries, result_name, write_poses
+from .io.same_image import features_for_camera, scaling
 from .localization.localizer import Localization, Localizer, Query
 from .localization.pose import check_min_inliers, check_pose_estimator
+from .localization.retrieval import retrieve
 from .logger import logger
 from .mapfile import read_map
+from .maps.compressed import CompressedMap
+from .maps.same_features import check_dimension, check_extractor
 from .options import check_number, check_ransac_thresh, refuse_existing
-from .same_features import check_dimension, check_extractor
-from .same_image import features_for_camera, scaling
 from .threads import check_device, check_seed, set_num_threads, steady_products
 
 
@@ -252,61 +253,6 @@ def result_names(
         owner[result] = name
         results[name] = result
     return results
-
-
-def retrieve(
-    compressed: CompressedMap,
-    names: list[str],
-    retrieval: Path | str | None,
-    global_features: Path | None,
-    num_retrieved: int,
-) -> dict[str, list[int]] | None:
-    """Rows of the database images to match with each query, best first; None for the whole map.
-
-    Raises:
-        InputError: no way to retrieve was given, or none of the pairs names an image of the map.
-    """
-    if retrieval is not None and str(retrieval) == "none":
-        return None
-    if retrieval is not None:
-        row_of = {name: row for row, name in enumerate(compressed.image_names)}
-        pairs = read_pairs(Path(retrieval), names, row_of)
-        retrieved: dict[str, list[int]] = {}
-        unknown = 0
-        for name in names:
-            references = pairs.get(name, [])
-            retrieved[name] = [row_of[r] for r in references if r in row_of]
-            unknown += len(references) - len(retrieved[name])
-        if not any(retrieved.values()):
-            raise InputError(no_pair(retrieval, pairs, names, compressed.image_names))
-        for name in names:
-            if name not in pairs:
-                logger.warning(f"No images retrieved for query image {name}. Skipping...")
-        if unknown:
-            logger.warning(f"{retrieval}: {unknown} pairs name images that are not in the map")
-        return retrieved
-    if compressed.global_descriptors is None:
-        raise InputError(
-            "the map stores no global descriptors: pass --retrieval PAIRS, or --retrieval none "
-            "to match against the whole map"
-        )
-    if global_features is None:
-        raise InputError("retrieval with the map's global descriptors needs --global_features H5")
-    stored = compressed.global_descriptors
-    described = read_global_descriptors(global_features, names)
-    if described.shape[1] != stored.codec.dim:
-        raise InputError(
-            f"{global_features}: global descriptors have {described.shape[1]} dimensions, the "
-            f"map's have {stored.codec.dim}"
-        )
-    stored_rows = stored.codec.decode(stored.codes).astype(np.float64)
-    retrieved = {}
-    for start in range(0, len(names), 256):
-        # Rounded, so that neither the other queries nor threads decide a tie: lowest row first.
-        similarity = np.round(described[start : start + 256] @ stored_rows.T, 9)
-        best = np.argsort(-similarity, axis=1, kind="stable")[:, :num_retrieved]
-        retrieved |= dict(zip(names[start : start + 256], best.tolist(), strict=True))
-    return retrieved
 
 
 def _record(compressed: CompressedMap, outcome: Localization, with_log: bool) -> dict[str, Any]:

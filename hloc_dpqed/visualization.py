@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pycolmap
 
-from .compressed_map import CompressedMap, camera_centre
 from .errors import InputError
 from .io.features import ImageFeatures
+from .maps.compressed import CompressedMap
+from .scene.projection import camera_centre
 
 if TYPE_CHECKING:
     from .localization import Localization

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hloc_dpqed.reference import Observations, normalise_rows
+from hloc_dpqed.scene.reference import Observations, normalise_rows
 
 
 def make_observations(

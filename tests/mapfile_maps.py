@@ -5,9 +5,9 @@ import pycolmap
 
 from hloc_dpqed.codecs.none import NoneCodec
 from hloc_dpqed.codecs.pq import PQCodec
-from hloc_dpqed.compressed_map import CompressedMap, GlobalDescriptors
 from hloc_dpqed.mapfile.poses import rotation_matrices
-from hloc_dpqed.visibility import Visibility
+from hloc_dpqed.maps.compressed import CompressedMap, GlobalDescriptors
+from hloc_dpqed.scene.visibility import Visibility
 
 CAMERA_MODELS = [m for name, m in pycolmap.CameraModelId.__members__.items() if name != "INVALID"]
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pycolmap
 
-from hloc_dpqed.reference import Observations
+from hloc_dpqed.scene.reference import Observations
+from hloc_dpqed.scene.visibility import Visibility
 from hloc_dpqed.selection.base import SelectionProblem
-from hloc_dpqed.visibility import Visibility
 
 CAMERA = pycolmap.Camera(model="PINHOLE", width=640, height=480, params=[500, 500, 320, 240])
 

@@ -9,11 +9,11 @@ import numpy as np
 import pycolmap
 
 from hloc_dpqed.codecs import fit_codec
-from hloc_dpqed.compressed_map import CompressedMap, GlobalDescriptors
 from hloc_dpqed.io.features import read_global_descriptors
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.mapfile import write_map
-from hloc_dpqed.reference import Observations, mean_scores, normalise_rows
+from hloc_dpqed.maps.compressed import CompressedMap, GlobalDescriptors
+from hloc_dpqed.scene.reference import Observations, mean_scores, normalise_rows
 
 DB_NAMES = tuple(f"db/day/{i}.jpg" for i in range(4)) + tuple(f"db/night/{i}.jpg" for i in range(3))
 QUERY_NAMES = ("query/day/q0.jpg", "query/night/q1.jpg", "query/q2.jpg")

@@ -6,7 +6,7 @@ from codec_helpers import make_observations
 from hloc_dpqed.codecs import CODECS, fit_codec, load_codec
 from hloc_dpqed.codecs.scalar import _hadamard_rotation
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.reference import mean_descriptors, normalise_rows
+from hloc_dpqed.scene.reference import mean_descriptors, normalise_rows
 
 # Codecs of faiss with the code size that is asked for: name, bytes, options.
 SIZED = [

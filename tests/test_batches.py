@@ -1,7 +1,7 @@
 import numpy as np
 from codec_helpers import make_observations
 
-from hloc_dpqed.reference import Observations
+from hloc_dpqed.scene.reference import Observations
 from hloc_dpqed.training.batches import Tracks
 
 

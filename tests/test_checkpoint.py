@@ -4,8 +4,8 @@ import resource
 
 import pytest
 
-from hloc_dpqed.checkpoint import Checkpoint, run_key
 from hloc_dpqed.errors import InputError
+from hloc_dpqed.io.checkpoint import Checkpoint, run_key
 
 RECORDS = [{"name": f"q{k}", "cam_from_world": [0.1 + k / 3, 1e-300]} for k in range(5)]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hloc_dpqed.evaluate import pose_error
+from hloc_dpqed.evaluation.pose_errors import pose_error
 from hloc_dpqed.io.features import FeatureFile
 from hloc_dpqed.io.lists import read_pairs, read_poses, read_queries
 from hloc_dpqed.io.model import read_observations, read_reference
-from hloc_dpqed.reference import Observations, normalise_rows
+from hloc_dpqed.scene.reference import Observations, normalise_rows
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import city_files

@@ -12,12 +12,14 @@ from synthetic import Scene, make_scene
 
 from hloc_dpqed import compress
 from hloc_dpqed.codecs import CODECS, fit_codec
-from hloc_dpqed.compress import CompressConf, Compressor, encode_global_descriptors
+from hloc_dpqed.compression.conf import CompressConf
+from hloc_dpqed.compression.engine import Compressor
+from hloc_dpqed.compression.global_descriptors import encode_global_descriptors
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.features import read_global_descriptors
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.mapfile import read_map, to_bytes
-from hloc_dpqed.reference import mean_scores, normalise_rows
+from hloc_dpqed.scene.reference import mean_scores, normalise_rows
 from hloc_dpqed.selection import SELECTORS, SelectionProblem, select_points
 
 QUICK = {"dpqed": {"steps": 5}, "drqed": {"steps": 5}}  # enough to see whether bytes repeat

@@ -3,7 +3,7 @@ from synthetic import compressed_scene, make_scene, write_compressed_scene
 
 from hloc_dpqed import CompressedMap
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.evaluate import pose_error
+from hloc_dpqed.evaluation.pose_errors import pose_error
 from hloc_dpqed.io.features import FeatureFile
 from hloc_dpqed.io.lists import read_poses, read_queries
 from hloc_dpqed.mapfile import map_info

@@ -7,7 +7,7 @@ from codec_helpers import make_observations, top1
 from synthetic import compressed_scene, make_scene
 
 from hloc_dpqed.codecs import fit_codec
-from hloc_dpqed.evaluate import pose_error
+from hloc_dpqed.evaluation.pose_errors import pose_error
 from hloc_dpqed.io.features import FeatureFile
 from hloc_dpqed.io.lists import read_poses, read_queries
 from hloc_dpqed.localization.localizer import Localizer, Query

@@ -6,9 +6,9 @@ from codec_helpers import make_observations, top1
 from hloc_dpqed.codecs import fit_codec, load_codec
 from hloc_dpqed.codecs.packing import pack_bits, unpack_bits
 from hloc_dpqed.codecs.plan import plan_codebooks, planned_bytes, split_bits
+from hloc_dpqed.entropy.arrays import encode_arrays
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.model import read_observations, read_reference
-from hloc_dpqed.mapfile.arrays import encode_arrays
 
 FAST = {"steps": 20, "batch": 128, "refresh": 10}
 

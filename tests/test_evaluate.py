@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from hloc_dpqed import evaluate
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.evaluate import match_names, parse_thresholds, pose_error, summarize
+from hloc_dpqed.evaluation.pose_errors import match_names, parse_thresholds, pose_error, summarize
 from hloc_dpqed.io.lists import write_poses
 
 

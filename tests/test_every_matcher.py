@@ -10,11 +10,11 @@ from random_matchers import import_lightglue, lightglue_state, superglue_state
 from synthetic import make_scene, write_compressed_scene
 
 from hloc_dpqed import cli, hloc_bridge
-from hloc_dpqed.image_rows import image_rows
 from hloc_dpqed.io.features import FeatureFile
 from hloc_dpqed.io.lists import read_poses
 from hloc_dpqed.localization import Localizer
 from hloc_dpqed.mapfile import read_map
+from hloc_dpqed.maps.image_rows import image_rows
 
 hloc = pytest.importorskip("hloc", reason="hloc is not importable; put it on PYTHONPATH")
 from hloc import match_features  # noqa: E402

@@ -11,12 +11,12 @@ from synthetic import compressed_scene, make_scene
 from test_compress import TRIALS, killed
 
 from hloc_dpqed import export
-from hloc_dpqed.compressed_map import CompressedMap
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.mapfile import read_map, write_map
-from hloc_dpqed.visibility import Visibility
+from hloc_dpqed.maps.compressed import CompressedMap
+from hloc_dpqed.scene.visibility import Visibility
 
 
 @pytest.fixture(scope="module")

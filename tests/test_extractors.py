@@ -12,7 +12,7 @@ from synthetic import Scene, make_scene
 from hloc_dpqed import compress, fit_codec, localize, sweep
 from hloc_dpqed.codecs import CODECS
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.evaluate import pose_error
+from hloc_dpqed.evaluation.pose_errors import pose_error
 from hloc_dpqed.io.lists import read_poses
 from hloc_dpqed.mapfile import read_map
 

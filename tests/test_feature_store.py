@@ -9,12 +9,12 @@ import pytest
 import torch
 from synthetic import make_scene, write_compressed_scene
 
-import hloc_dpqed.feature_store as feature_store
+import hloc_dpqed.hloc_bridge.feature_store as feature_store
 from hloc_dpqed import FeatureStore
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.feature_store import NotInMapError, is_map_file
-from hloc_dpqed.image_rows import image_rows
+from hloc_dpqed.hloc_bridge.feature_store import NotInMapError, is_map_file
 from hloc_dpqed.mapfile import read_map
+from hloc_dpqed.maps.image_rows import image_rows
 
 
 @pytest.fixture(scope="module")

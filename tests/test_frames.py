@@ -17,20 +17,21 @@ from hypothesis import Phase, given, settings, strategies as st
 from synthetic import Scene, make_scene
 
 from hloc_dpqed import compress, evaluate, export, localize, sweep
-from hloc_dpqed.compress import CompressConf, Compressor
-from hloc_dpqed.holdout import hold_out
+from hloc_dpqed.compression.conf import CompressConf
+from hloc_dpqed.compression.engine import Compressor
+from hloc_dpqed.evaluation.measures import measure
+from hloc_dpqed.evaluation.posed_queries import read_posed_queries
 from hloc_dpqed.io.features import FeatureFile
 from hloc_dpqed.io.lists import read_poses, write_poses
 from hloc_dpqed.io.model import read_observations, read_reference
-from hloc_dpqed.io.posed_queries import read_posed_queries
-from hloc_dpqed.io.reconstruction import to_reconstruction
 from hloc_dpqed.localization.localizer import Localizer
 from hloc_dpqed.localization.pose import LocalFrame, estimate_pose, estimation_options
 from hloc_dpqed.mapfile import map_info, read_map, write_map
 from hloc_dpqed.mapfile.points import choose_grid
-from hloc_dpqed.measures import measure
-from hloc_dpqed.pseudo_queries import localize_held_out
-from hloc_dpqed.reference import ReferenceMap
+from hloc_dpqed.maps.reconstruction import to_reconstruction
+from hloc_dpqed.planning.holdout import hold_out
+from hloc_dpqed.planning.pseudo_queries import localize_held_out
+from hloc_dpqed.scene.reference import ReferenceMap
 
 SAME = 0.02  # relative difference of errors
 AXES = [

@@ -19,12 +19,12 @@ from synthetic import compressed_scene, make_scene, write_compressed_scene
 
 from hloc_dpqed import hloc_bridge
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.evaluate import pose_error
-from hloc_dpqed.feature_store import FeatureStore
-from hloc_dpqed.image_rows import image_rows
+from hloc_dpqed.evaluation.pose_errors import pose_error
+from hloc_dpqed.hloc_bridge.feature_store import FeatureStore
 from hloc_dpqed.io.lists import read_poses
 from hloc_dpqed.logger import logger
 from hloc_dpqed.mapfile import read_map, write_map
+from hloc_dpqed.maps.image_rows import image_rows
 
 hloc = pytest.importorskip("hloc", reason="hloc is not importable; put it on PYTHONPATH")
 from hloc import (  # noqa: E402
@@ -62,7 +62,7 @@ def exported(scene, map_file):
 @pytest.fixture(autouse=True)
 def uninstalled():
     yield
-    assert not hloc_bridge._replaced, "a test left the bridge installed"
+    assert not hloc_bridge.patches._replaced, "a test left the bridge installed"
 
 
 def hloc_state():
@@ -233,14 +233,14 @@ def test_registered_configurations():
 
 def test_a_spawned_worker_installs_the_bridge(map_file):
     dataset = match_features.FeaturePairsDataset([("a", "b")], Path("q.h5"), None)
-    dataset.feature_path_r = hloc_bridge._as_path(str(map_file))
+    dataset.feature_path_r = hloc_bridge.patches._as_path(str(map_file))
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         count = pool.apply(_rows_in_worker, (dataset,))
     assert count == len(image_rows(read_map(map_file), 0).points)
     # In this process, sending the path about changes nothing.
     copy = pickle.loads(pickle.dumps(dataset))
-    assert copy.feature_path_r == map_file and not hloc_bridge._replaced
+    assert copy.feature_path_r == map_file and not hloc_bridge.patches._replaced
 
 
 # A user's script: upstream hloc but for the bridge, its workers started as the argument says.
@@ -474,7 +474,7 @@ def test_uninstall_leaves_no_trace(map_file):
     assert hloc_state() != before
     with hloc_bridge.installed(), hloc_bridge.installed():
         pass
-    assert hloc_bridge._replaced, "installed() inside install() must not uninstall"
+    assert hloc_bridge.patches._replaced, "installed() inside install() must not uninstall"
     hloc_bridge.uninstall()
     hloc_bridge.uninstall()
     assert hloc_state() == before
@@ -503,7 +503,7 @@ def test_messages(scene, map_file, tmp_path, monkeypatch):
             match("query/x.jpg db/day/0.jpg")
         with pytest.raises(InputError, match=r"128 dimensions, but the map was made .* of 256"):
             match("query/q2.jpg db/day/0.jpg", features=other.features)
-        monkeypatch.setattr("hloc_dpqed.image_rows.MAX_MATCHABLE_ROWS", 10)
+        monkeypatch.setattr("hloc_dpqed.maps.image_rows.MAX_MATCHABLE_ROWS", 10)
         with pytest.raises(InputError, match="int16"):
             match("query/q2.jpg db/day/0.jpg")
         monkeypatch.undo()

@@ -144,7 +144,7 @@ def test_hlocs_extraction_has_keypoints_and_names_as_expected(hloc):
     """``feats-NAME-...`` names the extractor; -nN in it is the number of keypoints."""
     from hloc.extract_features import confs
 
-    from hloc_dpqed.same_features import _by_name
+    from hloc_dpqed.maps.same_features import _by_name
 
     local = {n: c for n, c in confs.items() if not c["output"].startswith("global-feats-")}
     assert all(_by_name(conf["output"]) for conf in local.values())

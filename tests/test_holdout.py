@@ -7,10 +7,11 @@ from hypothesis import given, settings, strategies as st
 
 from hloc_dpqed.codecs import fit_codec
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.holdout import hold_out, spread_folds
 from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
 from hloc_dpqed.io.model import read_observations, read_reference, reference_from_reconstruction
-from hloc_dpqed.reference import Observations, mean_descriptors
+from hloc_dpqed.planning.holdout import hold_out
+from hloc_dpqed.scene.reference import Observations, mean_descriptors
+from hloc_dpqed.scene.spatial import spread_folds
 from hloc_dpqed.selection import select_points
 from hloc_dpqed.selection.base import SelectionProblem
 

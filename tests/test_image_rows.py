@@ -4,7 +4,7 @@ import pytest
 from synthetic import compressed_scene, make_scene
 
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.image_rows import check_matchable, image_rows
+from hloc_dpqed.maps.image_rows import check_matchable, image_rows
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from mapfile_maps import CAMERA_MODELS, make_camera
 from synthetic import Scene, make_scene, model_of
 from test_cli import compress, localize, refused, run
 
-from hloc_dpqed.evaluate import pose_error
+from hloc_dpqed.evaluation.pose_errors import pose_error
 from hloc_dpqed.io.lists import read_poses
-from hloc_dpqed.reference import normalise_rows
+from hloc_dpqed.scene.reference import normalise_rows
 
 DIM = 16
 

@@ -3,9 +3,9 @@ import pycolmap
 import pytest
 from synthetic import compressed_scene, make_scene
 
-from hloc_dpqed.image_rows import image_rows
 from hloc_dpqed.io.model import reference_from_reconstruction
-from hloc_dpqed.io.reconstruction import to_reconstruction
+from hloc_dpqed.maps.image_rows import image_rows
+from hloc_dpqed.maps.reconstruction import to_reconstruction
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ import pytest
 from synthetic import make_scene
 
 from hloc_dpqed.codecs import fit_codec
-from hloc_dpqed.compress import CompressConf, Compressor, keep_points
+from hloc_dpqed.compression.conf import CompressConf
+from hloc_dpqed.compression.engine import Compressor
+from hloc_dpqed.compression.kept import keep_points
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.selection import select_points
 from hloc_dpqed.selection.statistics import survival

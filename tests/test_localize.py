@@ -15,10 +15,11 @@ from synthetic import Scene, make_scene, write_compressed_scene
 from test_compress import TRIALS, environment, killed
 
 from hloc_dpqed import localize
-from hloc_dpqed.checkpoint import Checkpoint
 from hloc_dpqed.errors import InputError
+from hloc_dpqed.io.checkpoint import Checkpoint
 from hloc_dpqed.io.lists import read_poses
-from hloc_dpqed.localize import result_names, retrieve
+from hloc_dpqed.localization.retrieval import retrieve
+from hloc_dpqed.localize import result_names
 from hloc_dpqed.mapfile import read_map
 
 QUERIES = tuple(f"query/{k:02d}.jpg" for k in range(12))

@@ -9,9 +9,8 @@ import pytest
 import torch
 from synthetic import compressed_scene, make_scene
 
-from hloc_dpqed.compressed_map import CompressedMap
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.evaluate import pose_error
+from hloc_dpqed.evaluation.pose_errors import pose_error
 from hloc_dpqed.io.features import FeatureFile, ImageFeatures
 from hloc_dpqed.io.lists import read_poses, read_queries
 from hloc_dpqed.localization.direct import voted_images
@@ -30,9 +29,10 @@ from hloc_dpqed.localization.pose import (
     query_seed,
     ransac_poselib,
 )
+from hloc_dpqed.maps.compressed import CompressedMap
 from hloc_dpqed.matching.nearest_neighbor import Matches
-from hloc_dpqed.reference import normalise_rows
-from hloc_dpqed.visibility import Visibility
+from hloc_dpqed.scene.reference import normalise_rows
+from hloc_dpqed.scene.visibility import Visibility
 
 
 @pytest.fixture(scope="module")

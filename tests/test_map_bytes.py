@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from hloc_dpqed.compress import CompressConf, Compressor
+from hloc_dpqed.compression.conf import CompressConf
+from hloc_dpqed.compression.engine import Compressor
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.mapfile import section_bytes
 

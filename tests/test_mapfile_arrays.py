@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hloc_dpqed.mapfile.arrays import DTYPES, decode_arrays, dtype_name, encode_arrays
+from hloc_dpqed.entropy.arrays import DTYPES, decode_arrays, dtype_name, encode_arrays
 
 
 @given(st.data())

@@ -9,10 +9,10 @@ from independent_reader import read
 from mapfile_maps import make_map
 
 from hloc_dpqed.codecs import fit_codec
-from hloc_dpqed.compressed_map import CompressedMap
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.mapfile import canonical_map, map_info, read_map, write_map
-from hloc_dpqed.reference import mean_scores
+from hloc_dpqed.maps.compressed import CompressedMap
+from hloc_dpqed.scene.reference import mean_scores
 
 DATA = Path(__file__).parent / "data"
 

@@ -14,12 +14,12 @@ from hypothesis import given, settings, strategies as st
 from mapfile_maps import make_map
 
 from hloc_dpqed.codecs.none import NoneCodec
-from hloc_dpqed.compressed_map import CompressedMap
+from hloc_dpqed.entropy.arrays import encode_arrays
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.mapfile import map_info, read_map, section_bytes, to_bytes
-from hloc_dpqed.mapfile.arrays import encode_arrays
 from hloc_dpqed.mapfile.container import METADATA_KEY, pack
-from hloc_dpqed.visibility import Visibility
+from hloc_dpqed.maps.compressed import CompressedMap
+from hloc_dpqed.scene.visibility import Visibility
 
 MADE = make_map(num_points=50, num_images=5, code_bytes=2, with_global=True)
 DATA = to_bytes(MADE)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, strategies as st
 from mapfile_maps import CAMERA_MODELS, make_camera
 
+from hloc_dpqed.entropy.rans import DamagedStream, Recorder
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.mapfile.rans import DamagedStream, Recorder
 from hloc_dpqed.mapfile.text import (
     STEPS,
     _code_text,

@@ -18,9 +18,9 @@ from random_matchers import import_lightglue, upstream_names
 from synthetic import compressed_scene, make_scene, write_compressed_scene
 
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.image_rows import image_rows
 from hloc_dpqed.io.features import FeatureFile, ImageFeatures
 from hloc_dpqed.localization import Localizer
+from hloc_dpqed.maps.image_rows import image_rows
 from hloc_dpqed.matching import learned
 from hloc_dpqed.matching.adalam import CONF, adalam_matches
 from hloc_dpqed.matching.learned import load_matcher, quantized

@@ -7,9 +7,9 @@ from scipy import stats
 from synthetic import compressed_scene, make_scene
 
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.io.posed_queries import read_posed_queries
+from hloc_dpqed.evaluation.measures import Measures, bootstrap, measure
+from hloc_dpqed.evaluation.posed_queries import read_posed_queries
 from hloc_dpqed.localization.localizer import Localizer
-from hloc_dpqed.measures import Measures, bootstrap, measure
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import pycolmap
 import pytest
 from synthetic import make_scene, model_of
 
-from hloc_dpqed.compressed_map import project_points
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.model import (
     load_reconstruction,
@@ -19,6 +18,7 @@ from hloc_dpqed.io.model import (
 )
 from hloc_dpqed.io.model_files import check_binary_model
 from hloc_dpqed.logger import logger
+from hloc_dpqed.scene.projection import project_points
 
 
 @pytest.fixture(scope="module")

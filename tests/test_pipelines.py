@@ -13,7 +13,7 @@ from conftest import WEIGHTS
 
 from hloc_dpqed.demo import dataset as datasets
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.evaluate import pose_error
+from hloc_dpqed.evaluation.pose_errors import pose_error
 from hloc_dpqed.io.lists import read_poses, read_queries, write_poses
 from hloc_dpqed.io.model import read_reference
 

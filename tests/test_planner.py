@@ -8,24 +8,16 @@ import pytest
 from synthetic import make_scene
 
 from hloc_dpqed import compress
-from hloc_dpqed.compress import CompressConf
+from hloc_dpqed.compression.conf import CompressConf
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.evaluate import pose_error
+from hloc_dpqed.evaluation.measures import PosedQuery
+from hloc_dpqed.evaluation.pose_errors import pose_error
 from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.mapfile import map_info
-from hloc_dpqed.measures import PosedQuery
-from hloc_dpqed.planner import (
-    LEVEL,
-    Outcome,
-    Plan,
-    Trials,
-    best_first,
-    candidate_plans,
-    neighbour_plans,
-    plan_compression,
-)
-from hloc_dpqed.pseudo_queries import (
+from hloc_dpqed.planning.planner import plan_compression
+from hloc_dpqed.planning.plans import Plan, candidate_plans, neighbour_plans
+from hloc_dpqed.planning.pseudo_queries import (
     RANSAC_SEEDS,
     expected_error,
     hold_out_queries,
@@ -34,6 +26,7 @@ from hloc_dpqed.pseudo_queries import (
     scene_extent,
     shared_points,
 )
+from hloc_dpqed.planning.trials import LEVEL, Outcome, Trials, best_first
 
 
 @pytest.fixture(scope="module")

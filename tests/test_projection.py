@@ -5,13 +5,13 @@ import pycolmap
 import pytest
 from scipy.spatial.transform import Rotation
 
-from hloc_dpqed.compressed_map import project_points
 from hloc_dpqed.localization.pose import (
     POSE_ESTIMATORS,
     POSELIB_MODELS,
     estimate_pose_best_first,
     estimation_options,
 )
+from hloc_dpqed.scene.projection import project_points
 
 MODELS = [m for m in pycolmap.CameraModelId.__members__ if m != "INVALID"]
 

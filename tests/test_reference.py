@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-import hloc_dpqed.reference
-from hloc_dpqed.reference import Observations, mean_descriptors, mean_scores, normalise_rows
+import hloc_dpqed.scene.reference
+from hloc_dpqed.scene.reference import Observations, mean_descriptors, mean_scores, normalise_rows
 
 
 def random_observations(seed: int, count: int, num_points: int, dim: int = 6) -> Observations:
@@ -83,4 +83,4 @@ def test_maps_and_observations_are_frozen():
     observations = random_observations(3, 4, 2)
     with pytest.raises(AttributeError):
         observations.num_points = 3
-    assert hloc_dpqed.reference.ReferenceMap.__dataclass_params__.frozen
+    assert hloc_dpqed.scene.reference.ReferenceMap.__dataclass_params__.frozen

@@ -16,18 +16,14 @@ pytest.importorskip("plotly", reason="plotly is not installed (the extra `report
 from hloc_dpqed import cli, report
 from hloc_dpqed.compress import main as compress
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.evaluate import format_length, main as evaluate
+from hloc_dpqed.evaluate import main as evaluate
+from hloc_dpqed.evaluation.pose_errors import format_length
 from hloc_dpqed.localize import main as localize
 from hloc_dpqed.mapfile import map_info, read_map
-from hloc_dpqed.report import (
-    chosen_queries,
-    command_line,
-    dropped_points,
-    map_commands,
-    map_labels,
-)
-from hloc_dpqed.report_figures import error_figure, scene_figure
-from hloc_dpqed.report_html import Picture, match_picture, table
+from hloc_dpqed.report.commands import command_line, map_commands
+from hloc_dpqed.report.figures import error_figure, scene_figure
+from hloc_dpqed.report.html import Picture, match_picture, table
+from hloc_dpqed.report.outcomes import chosen_queries, dropped_points, map_labels
 
 NASTY = "</script><script>console.error('x')</script>&\".jpg"
 

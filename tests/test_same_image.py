@@ -12,19 +12,19 @@ from synthetic import Scene, compressed_scene, make_scene, write_compressed_scen
 
 from hloc_dpqed import compress, fit_codec, localize, report, sweep
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.evaluate import pose_error
+from hloc_dpqed.evaluation.measures import measure
+from hloc_dpqed.evaluation.pose_errors import pose_error
+from hloc_dpqed.evaluation.posed_queries import read_posed_queries
 from hloc_dpqed.export import write_features
-from hloc_dpqed.hloc_bridge import check_query_sizes
-from hloc_dpqed.holdout import hold_out
+from hloc_dpqed.hloc_bridge.checks import check_query_sizes
 from hloc_dpqed.io.features import FeatureFile
 from hloc_dpqed.io.lists import read_poses, read_queries
 from hloc_dpqed.io.model import load_reconstruction, read_observations, read_reference
-from hloc_dpqed.io.posed_queries import read_posed_queries
-from hloc_dpqed.io.reconstruction import to_reconstruction
+from hloc_dpqed.io.same_image import same_shape
 from hloc_dpqed.localization.localizer import Localizer
 from hloc_dpqed.mapfile import read_map
-from hloc_dpqed.measures import measure
-from hloc_dpqed.same_image import same_shape
+from hloc_dpqed.maps.reconstruction import to_reconstruction
+from hloc_dpqed.planning.holdout import hold_out
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from selection_maps import problem_of, random_problem
 from hloc_dpqed.codecs import fit_codec
 from hloc_dpqed.codecs.none import NoneCodec
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.reference import mean_descriptors
+from hloc_dpqed.scene.reference import mean_descriptors
 from hloc_dpqed.selection.hybrid import PRIOR, _Information, pose_jacobians, select_hybrid
 from hloc_dpqed.selection.statistics import could_see, reliability, survival, track_agreement
 
@@ -194,9 +194,19 @@ def test_track_agreement_by_definition(monkeypatch):
         np.testing.assert_allclose(track_agreement(observations), expected, atol=2e-3)
 
 
+def geometry(problem):
+    return (
+        problem.visibility,
+        problem.xyz,
+        problem.cameras,
+        problem.camera_index,
+        problem.cam_from_world,
+    )
+
+
 def test_could_see_by_definition():
     problem, seen_by = random_problem(num_images=6, num_points=80)
-    counts = could_see(problem, max_angle=4, max_scale=1.1, num_neighbours=5)
+    counts = could_see(*geometry(problem), max_angle=4, max_scale=1.1, num_neighbours=5)
     centres = [-pose[:, :3].T @ pose[:, 3] for pose in problem.cam_from_world]
     more = 0
     for p, images in enumerate(seen_by):
@@ -223,6 +233,6 @@ def test_could_see_by_definition():
 
 def test_reliability_grows_with_what_it_should():
     problem = problem_of([{0, 1, 2, 3}, {0, 1}, set(), {0}], 4)
-    value = reliability(problem)
+    value = reliability(*geometry(problem), problem.observations)
     assert value[0] > value[1] > value[3] > 0 and value[2] == 0
     assert value[[0, 1, 3]].mean() == pytest.approx(1)

@@ -4,7 +4,7 @@ from hypothesis import given, settings, strategies as st
 from selection_maps import random_problem
 
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.reference import mean_descriptors
+from hloc_dpqed.scene.reference import mean_descriptors
 from hloc_dpqed.selection.qp import (
     project_box_simplex,
     scene_kernel,

@@ -8,7 +8,7 @@ import torch
 from codec_helpers import make_observations
 
 from hloc_dpqed.codecs import fit_codec
-from hloc_dpqed.reference import mean_descriptors, normalise_rows, target_descriptors
+from hloc_dpqed.scene.reference import mean_descriptors, normalise_rows, target_descriptors
 from hloc_dpqed.threads import set_num_threads
 from hloc_dpqed.training.losses import contrastive_loss
 from hloc_dpqed.training.sharpen import contrastive_gradient, sharpened_descriptors

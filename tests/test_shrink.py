@@ -10,8 +10,8 @@ from hloc_dpqed.codecs.shrink import (
     shrink,
     to_arrays,
 )
+from hloc_dpqed.entropy.arrays import encode_arrays
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.mapfile.arrays import encode_arrays
 
 
 def make_parameters(latent=16, dim=32, sizes=(64, 16), seed=0):

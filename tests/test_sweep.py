@@ -9,14 +9,19 @@ import pytest
 from synthetic import make_scene
 from test_compress import TRIALS, killed
 
-from hloc_dpqed import cli, sweep, sweep_plots
-from hloc_dpqed.compress import CompressConf, Compressor, main as compress
+from hloc_dpqed import cli, sweep
+from hloc_dpqed.choices import PRESETS
+from hloc_dpqed.compress import main as compress
+from hloc_dpqed.compression.conf import CompressConf
+from hloc_dpqed.compression.engine import Compressor
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.evaluate import main as evaluate
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.localize import main as localize
 from hloc_dpqed.mapfile import map_info
-from hloc_dpqed.sweep import Cell, affordable, choose, optimum_lines, plan
+from hloc_dpqed.sweep import plots as sweep_plots
+from hloc_dpqed.sweep.cells import Cell, affordable, choose, measure_file, plan
+from hloc_dpqed.sweep.tables import optimum_lines
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,7 @@ def test_paper_preset_spends_each_budget_on_codes():
 
 
 def test_absent_codecs_of_a_preset_are_left_out_with_a_warning(monkeypatch, caplog):
-    monkeypatch.setitem(sweep.PRESETS, "test", {"codecs": ("pq", "abc"), "selectors": ("random",)})
+    monkeypatch.setitem(PRESETS, "test", {"codecs": ("pq", "abc"), "selectors": ("random",)})
     with caplog.at_level("WARNING", "hloc_dpqed"):
         assert choose("test", None, None, None, None, None)["codecs"] == ("pq",)
     assert "no codec abc here" in caplog.text
@@ -116,7 +121,7 @@ def test_cells_are_what_compress_localize_and_evaluate_give(scene, tmp_path):
 def test_an_interrupted_sweep_continues_and_ends_with_the_same_table(scene, tmp_path, monkeypatch):
     whole = run(scene, tmp_path / "whole", plots=False).read_bytes()
     measured = []
-    original = sweep.measure_file
+    original = measure_file
 
     def interrupted(*args):
         if len(measured) == 2:
@@ -124,7 +129,7 @@ def test_an_interrupted_sweep_continues_and_ends_with_the_same_table(scene, tmp_
         measured.append(1)
         return original(*args)
 
-    monkeypatch.setattr(sweep, "measure_file", interrupted)
+    monkeypatch.setattr("hloc_dpqed.sweep.stage.measure_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(scene, tmp_path / "parts", plots=False)
     cells = sorted((tmp_path / "parts" / "cells").iterdir())

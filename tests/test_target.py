@@ -9,7 +9,7 @@ from hloc_dpqed import compress
 from hloc_dpqed.cli import main as cli
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.mapfile import map_info
-from hloc_dpqed.target import Target, parse_target
+from hloc_dpqed.planning.target import Target, parse_target
 
 
 @pytest.fixture(scope="module")

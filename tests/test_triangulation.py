@@ -2,7 +2,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from hloc_dpqed.triangulation import reprojection_errors, triangulate_tracks, undistort
+from hloc_dpqed.scene.triangulation import reprojection_errors, triangulate_tracks, undistort
 
 CAMERAS = [
     pycolmap.Camera(

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hloc_dpqed.visibility import Visibility
+from hloc_dpqed.scene.visibility import Visibility
 
 
 def dense(visibility: Visibility) -> np.ndarray:

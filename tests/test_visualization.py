@@ -6,7 +6,7 @@ from synthetic import compressed_scene, make_scene
 
 from hloc_dpqed import visualization
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.image_rows import image_rows
+from hloc_dpqed.maps.image_rows import image_rows
 
 
 def test_points_in_an_image_are_its_rows(tmp_path):

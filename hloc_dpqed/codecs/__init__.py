@@ -13,7 +13,7 @@ from ..errors import InputError
 from .base import Codec
 
 if TYPE_CHECKING:
-    from ..reference import Observations
+    from ..scene.reference import Observations
 
 _HOMES = {
     "none": ("none", "NoneCodec"),

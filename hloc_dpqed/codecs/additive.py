@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 
 from ..errors import InputError
-from ..reference import Observations, normalise_rows
+from ..scene.reference import Observations, normalise_rows
 from ..threads import single_threaded
 from .base import Codec
 from .entries import entries_from_arrays, entries_to_arrays

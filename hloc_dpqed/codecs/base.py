@@ -5,7 +5,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from ..reference import Observations, mean_descriptors
+from ..scene.reference import Observations, mean_descriptors
 
 C = TypeVar("C", bound="Codec")
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from ..reference import Observations, mean_descriptors
+from ..scene.reference import Observations, mean_descriptors
 from ..threads import spread_rows
 from ..training.batches import Tracks
 from ..training.checkpoint import FitCheckpoint

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from ..reference import Observations, target_descriptors
+from ..scene.reference import Observations, target_descriptors
 from ..threads import single_threaded, spread_rows
 from ..training.batches import Tracks
 from ..training.beam import beam_search, orthogonal_codebooks

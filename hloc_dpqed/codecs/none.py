@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..reference import Observations, normalise_rows
+from ..scene.reference import Observations, normalise_rows
 from .base import Codec
 
 

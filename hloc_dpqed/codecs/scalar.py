@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 
 from ..errors import InputError
-from ..reference import Observations, normalise_rows
+from ..scene.reference import Observations, normalise_rows
 from ..threads import steady_products
 from ..training.kmeans import latent_basis
 from .base import Codec, project

@@ -106,7 +106,7 @@ def shrink(parameters: Parameters, budget: int) -> dict[str, np.ndarray]:
     Where not even the coarsest step is, the arrays of the coarsest.
     """
     # The map file imports the codecs; what an array costs there is its own affair.
-    from ..mapfile.arrays import encode_arrays
+    from ..entropy.arrays import encode_arrays
 
     def cost(arrays: dict[str, np.ndarray]) -> int:
         return len(encode_arrays([arrays[name] for name in sorted(arrays)]))

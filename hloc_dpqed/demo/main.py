@@ -12,7 +12,6 @@ import numpy as np
 from .. import compress, evaluate, localize
 from ..choices import DEMO_OUTPUT
 from ..codecs import CODECS
-from ..compressed_map import project_points
 from ..errors import InputError
 from ..io.atomic import check_output, write_text
 from ..io.features import FeatureFile
@@ -20,6 +19,7 @@ from ..io.lists import read_poses, read_queries
 from ..io.sizes import format_size
 from ..logger import logger
 from ..mapfile import map_info, read_map
+from ..scene.projection import project_points
 from ..threads import set_num_threads, steady_products
 from .dataset import Dataset, photos_dataset, render_dataset
 

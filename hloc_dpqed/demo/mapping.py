@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..reference import normalise_rows
+from ..scene.reference import normalise_rows
 from ..threads import get_num_threads
 
 MAX_KEYPOINTS = 2048

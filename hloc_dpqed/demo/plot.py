@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from .. import visualization
-from ..compressed_map import CompressedMap
 from ..errors import InputError
 from ..io.features import FeatureFile
 from ..io.lists import read_poses, read_queries
 from ..io.model import load_reconstruction
 from ..mapfile import read_map
+from ..maps.compressed import CompressedMap
 from ..visualization import DATABASE, ViewFromAbove, draw_camera, frame_axes, read_photo
 from .dataset import Dataset
 

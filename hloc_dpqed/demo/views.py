@@ -3,7 +3,7 @@
 import numpy as np
 import pycolmap
 
-from ..compressed_map import camera_centre
+from ..scene.projection import camera_centre
 from .render import Light, Renderer
 
 QUERY_CLEARANCE = 0.8  # metres between a query and every database camera

@@ -7,14 +7,14 @@ import numpy as np
 import pycolmap
 from tqdm import tqdm
 
-from ..compressed_map import FURTHEST, camera_centres, too_far
 from ..errors import InputError
 from ..logger import logger
-from ..reference import Observations, ReferenceMap
-from ..same_image import in_model
-from ..visibility import Visibility
+from ..scene.projection import FURTHEST, camera_centres, too_far
+from ..scene.reference import Observations, ReferenceMap
+from ..scene.visibility import Visibility
 from .features import FeatureFile
 from .model_files import check_binary_model, missing_track_element, unknown_camera_model
+from .same_image import in_model
 
 # Where COLMAP and its users put models inside of a folder.
 NESTED = ("0", "sparse/0", "sparse", "sfm", "model", "colmap/sparse/0")

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from ..matching.nearest_neighbor import Matches
+from ..scene.visibility import Visibility
 from ..threads import single_threaded
-from ..visibility import Visibility
 
 EXACT_POINTS = 65_536  # up to which every point is compared with every keypoint
 PROBES = 16  # lists of the inverted file that a keypoint searches

@@ -13,10 +13,11 @@ import pycolmap
 import torch
 
 from ..choices import LEAST_INLIERS
-from ..compressed_map import CompressedMap
 from ..errors import InputError
-from ..image_rows import image_rows
 from ..io.features import ImageFeatures
+from ..io.same_image import features_for_camera
+from ..maps.compressed import CompressedMap
+from ..maps.image_rows import image_rows
 from ..matching.learned import PairMatcher, load_matcher, quantized
 from ..matching.nearest_neighbor import (
     NN_CONFS,
@@ -25,9 +26,8 @@ from ..matching.nearest_neighbor import (
     match_all,
     match_images,
 )
-from ..same_image import features_for_camera
+from ..scene.visibility import Visibility
 from ..threads import get_num_threads, single_threaded, team, workers
-from ..visibility import Visibility
 from .direct import EXACT_POINTS, PointIndex, mutual_matches, voted_images
 from .pose import (
     check_min_inliers,
@@ -402,7 +402,7 @@ class Localizer:
         """Match and estimate the pose of one query.
 
         Keypoints of another image size than the camera's are scaled to it, see
-        ``same_image.features_for_camera``.
+        ``io.same_image.features_for_camera``.
 
         Raises:
             InputError: the descriptors are of another dimension than the map's, or the features of

@@ -16,8 +16,8 @@ import numpy as np
 import pycolmap
 
 from ..choices import POSE_ESTIMATORS
-from ..compressed_map import in_front
 from ..errors import InputError
+from ..scene.projection import in_front
 
 # Those of COLMAP's camera models that poselib knows; with others it finds nothing.
 POSELIB_MODELS = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..visibility import Visibility
+from ..scene.visibility import Visibility
 from .ragged import ragged
 
 MAX_PAIRS = 4_000_000  # pairs of images counted; beyond, every n-th point is asked

@@ -12,11 +12,12 @@ import numpy as np
 from ..choices import GRANULARITIES
 from ..codecs import CODECS, Codec
 from ..codecs.file import codec_file_name, codec_hash, read_codec, read_codec_parts
-from ..compressed_map import CompressedMap, GlobalDescriptors
+from ..entropy.arrays import DTYPES, decode_arrays, dtype_name, encode_arrays
+from ..entropy.rans import DamagedStream, Player, Recorder
 from ..errors import InputError
 from ..io.atomic import write_bytes
-from ..visibility import Visibility
-from .arrays import DTYPES, decode_arrays, dtype_name, encode_arrays
+from ..maps.compressed import CompressedMap, GlobalDescriptors
+from ..scene.visibility import Visibility
 from .container import pack, unpack
 from .points import (
     XYZ_PIXELS,
@@ -29,7 +30,6 @@ from .points import (
     morton,
 )
 from .poses import PoseGrid, check_poses, decode_poses, encode_poses
-from .rans import DamagedStream, Player, Recorder
 from .text import decode_cameras, decode_names, encode_cameras, encode_names
 from .tracks import MAX_NEIGHBOURS, decode_tracks, encode_tracks
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pycolmap
 
-from ..compressed_map import CompressedMap, camera_centres, too_far
+from ..entropy.rans import Coder, Player, Recorder, code_integers
 from ..errors import InputError
-from .rans import Coder, Player, Recorder, code_integers
+from ..maps.compressed import CompressedMap
+from ..scene.projection import camera_centres, too_far
 
 AXIS_BITS = 21  # three axes fill 63 bits of a Morton number
 HALF = 1 << (AXIS_BITS - 1)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..compressed_map import CompressedMap
+from ..entropy.rans import Coder, DamagedStream, Player, Recorder, code_integers
 from ..errors import InputError
+from ..maps.compressed import CompressedMap
 from .points import pixels_per_radian
-from .rans import Coder, DamagedStream, Player, Recorder, code_integers
 
 POSE_PIXELS = 0.05  # how far the poses' rounding may move a projection
 MAX_HALVINGS = 16

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pycolmap
 
+from ..entropy.rans import Coder, DamagedStream, Player, Recorder, code_integers
 from ..errors import InputError
-from .rans import Coder, DamagedStream, Player, Recorder, code_integers
 
 MAX_NAME = 4096  # characters
 STEPS = 256

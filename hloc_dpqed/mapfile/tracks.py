@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..visibility import Visibility
+from ..entropy.rans import Coder, DamagedStream, Player, Recorder, code_integers
+from ..scene.visibility import Visibility
 from .chain import image_chain
 from .ragged import ragged
-from .rans import Coder, DamagedStream, Player, Recorder, code_integers
 
 THRESHOLDS = np.array([3, 6, 10, 16, 26, 39, 52])  # of a share of the weight, in 64ths
 BUCKETS = len(THRESHOLDS) + 2

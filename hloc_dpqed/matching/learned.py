@@ -16,7 +16,9 @@ from ..errors import InputError
 from ..io.features import ImageFeatures
 from ..threads import get_num_threads
 from .adalam import adalam_matches
+from .hloc_models import load_hloc_matcher
 from .nearest_neighbor import NN_CONFS
+from .weights import read_weights
 
 # Query and database image in, (k, 2) int64 rows of the two out, by query row.
 PairMatcher = Callable[[ImageFeatures, ImageFeatures], np.ndarray]
@@ -60,29 +62,6 @@ def load_matcher(name: str, weights: Path | None = None, device: str = "cpu") ->
         f"--matcher {name}: unknown, expected one of "
         f"{', '.join((*NN_CONFS, *PAIR_MATCHERS))}, or hloc:NAME"
     )
-
-
-def read_weights(path: Path, option: str = "--matcher_weights") -> dict[str, torch.Tensor]:
-    """A state dict from a .pth file, tensors only.
-
-    Args:
-        path: the file.
-        option: that gave it, for messages.
-
-    Raises:
-        InputError: no such file, or it holds something else.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{option} {path}: no such file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for damaged files
-        brief = " ".join(str(error).split())[:160]
-        raise InputError(f"{option} {path}: not a file of weights ({brief})") from error
-    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
-        raise InputError(f"{option} {path}: expected a state dict of tensors")
-    return state
 
 
 def quantized(codec: Codec, descriptors: np.ndarray) -> np.ndarray:
@@ -132,8 +111,6 @@ def model_matcher(model: torch.nn.Module, device: str = "cpu") -> PairMatcher:
 
 
 def _from_hloc(name: str, weights: Path | None, device: str) -> PairMatcher:
-    from ..hloc_bridge import load_hloc_matcher
-
     return model_matcher(load_hloc_matcher(name, weights, device), device)
 
 

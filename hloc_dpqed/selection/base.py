@@ -9,8 +9,9 @@ import pycolmap
 
 from ..codecs.base import Codec
 from ..codecs.none import NoneCodec
-from ..reference import Observations, ReferenceMap
-from ..visibility import Visibility
+from ..scene.reference import Observations, ReferenceMap
+from ..scene.visibility import Visibility
+from .statistics import reliability, survival
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,14 @@ class SelectionProblem:
     @cached_property
     def reliability(self) -> np.ndarray:
         """``statistics.reliability`` of this map, computed once: budgets are found by trial."""
-        from .statistics import reliability
-
-        return reliability(self)
+        return reliability(
+            self.visibility,
+            self.xyz,
+            self.cameras,
+            self.camera_index,
+            self.cam_from_world,
+            self.observations,
+        )
 
     @cached_property
     def survival(self) -> np.ndarray:
@@ -54,8 +60,6 @@ class SelectionProblem:
 
         (P,) float64, one each where no descriptors are given.
         """
-        from .statistics import survival
-
         if self.observations is None:
             return np.ones(self.num_points)
         codec = NoneCodec(self.observations.dim) if self.codec is None else self.codec()

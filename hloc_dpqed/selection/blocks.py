@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..holdout import spatial_order
+from ..scene.spatial import spatial_order
 from .base import SelectionProblem
 from .kcover import cover_order
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..reference import mean_descriptors
+from ..scene.reference import mean_descriptors
 from .base import SelectionProblem
 from .blocks import covisible_blocks, share_budget
 

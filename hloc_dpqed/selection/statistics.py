@@ -1,13 +1,14 @@
 """What tracks and descriptors say of a point's chance to be found again in a new image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import pycolmap
 import torch
 
-from ..reference import Observations
+from ..scene.reference import Observations
+from ..scene.visibility import Visibility
 from ..threads import spread
-from .base import SelectionProblem
 
 _CHUNK = 1 << 16  # observations at a time, bounds the float32 copies of descriptors
 _IMAGE_ROWS = 1024  # observations of an image at a time, bounds the matrix of similarities
@@ -106,7 +107,11 @@ def _sum_runs(x: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndar
 
 
 def could_see(
-    problem: SelectionProblem,
+    visibility: Visibility,
+    xyz: np.ndarray,
+    cameras: Sequence[pycolmap.Camera],
+    camera_index: np.ndarray,
+    cam_from_world: np.ndarray,
     *,
     max_angle: float = 30.0,
     max_scale: float = 1.6,
@@ -118,13 +123,15 @@ def could_see(
     into it, from within ``max_angle`` degrees of the mean direction from which the point was seen
     and within a factor ``max_scale`` of the mean distance. Source: ours.
 
+    Args:
+        visibility, xyz, cameras, camera_index, cam_from_world: as in ``ReferenceMap``.
+
     Returns:
         (P,) int64, never less than the track's length.
     """
-    visibility, xyz = problem.visibility, problem.xyz
     by_point, _ = visibility.transpose()
     image, point = visibility.image_of_observation(), visibility.indices
-    rotation, translation = problem.cam_from_world[:, :, :3], problem.cam_from_world[:, :, 3]
+    rotation, translation = cam_from_world[:, :, :3], cam_from_world[:, :, 3]
     centres = -np.einsum("iba,ib->ia", rotation, translation)
     ray = centres[image] - xyz[point]
     distance = np.maximum(np.linalg.norm(ray, axis=1), 1e-12)
@@ -155,7 +162,7 @@ def could_see(
         others, in_camera = others[front], in_camera[front]
         if len(others) == 0:
             continue
-        camera = problem.cameras[problem.camera_index[i]]
+        camera = cameras[camera_index[i]]
         xy = np.asarray(camera.img_from_cam(in_camera), np.float64)
         inside = (xy >= 0).all(1) & (xy[:, 0] <= camera.width) & (xy[:, 1] <= camera.height)
         direction = centres[i] - xyz[others]
@@ -174,7 +181,14 @@ def ranges(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
     return np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
 
 
-def reliability(problem: SelectionProblem) -> np.ndarray:
+def reliability(
+    visibility: Visibility,
+    xyz: np.ndarray,
+    cameras: Sequence[pycolmap.Camera],
+    camera_index: np.ndarray,
+    cam_from_world: np.ndarray,
+    observations: Observations | None = None,
+) -> np.ndarray:
     """Relative chance that a point is found and matched again in a new image that faces it.
 
     Source: ours. A logistic regression of 'is matched correctly in an image that was held out' on
@@ -182,14 +196,20 @@ def reliability(problem: SelectionProblem) -> np.ndarray:
     n / m of the m images that could have seen the point, and the agreement a of its descriptors
     (0 where none are given). The product n^0.5 (n / m)^0.4 exp(2 a) has about their weights.
 
+    Args:
+        visibility, xyz, cameras, camera_index, cam_from_world: as in ``ReferenceMap``.
+        observations: descriptors of the tracks, where they are known.
+
     Returns:
         (P,) float64, positive where the point has an observation, with mean 1 over those.
     """
-    length = problem.visibility.track_lengths().astype(np.float64)
-    share = length / np.maximum(could_see(problem), 1)
-    agreement = np.zeros(problem.num_points)
-    if problem.observations is not None:
-        agreement = track_agreement(problem.observations).astype(np.float64)
+    length = visibility.track_lengths().astype(np.float64)
+    share = length / np.maximum(
+        could_see(visibility, xyz, cameras, camera_index, cam_from_world), 1
+    )
+    agreement = np.zeros(len(xyz))
+    if observations is not None:
+        agreement = track_agreement(observations).astype(np.float64)
     value = np.sqrt(length) * (share + 0.02) ** 0.4 * np.exp(2 * agreement)
     seen = length > 0
     return np.where(seen, value / max(value[seen].mean(), 1e-12) if seen.any() else 0.0, 0.0)

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..triangulation import undistort
+from ..scene.triangulation import undistort
 from .base import SelectionProblem
 from .p3p import solve_p3p
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..reference import Observations
+from ..scene.reference import Observations
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from .. import __version__
 from ..errors import InputError
 from ..io.atomic import write_bytes
-from ..reference import Observations
+from ..scene.reference import Observations
 
 _STEP = "step"
 

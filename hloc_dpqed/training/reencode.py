@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..reference import Observations
+from ..scene.reference import Observations
 from .batches import Tracks
 
 _BATCH = 512  # points that compete with one another at a time

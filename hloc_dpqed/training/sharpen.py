@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from ..reference import Observations, mean_descriptors
+from ..scene.reference import Observations, mean_descriptors
 from ..threads import single_threaded
 from .batches import Tracks
 

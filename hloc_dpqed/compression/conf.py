@@ -1,0 +1,62 @@
+"""How to compress a map: one frozen configuration."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..codecs import sharpens
+from ..errors import InputError
+from ..mapfile import SCORE_LEVELS, XYZ_PIXELS
+
+CODEC_BYTES = "codec_budget_bytes"  # the option of codecs that can take any size
+
+
+@dataclass(frozen=True)
+class CompressConf:
+    """How to compress a map.
+
+    Attributes:
+        selector: name in ``selection.SELECTORS``.
+        codec: name in ``codecs.CODECS``.
+        code_bytes: bytes of one code.
+        granularity: a code for each 'point' or for each 'observation'.
+        seed: of everything random.
+        selector_options, codec_options: passed on.
+        xyz_pixels: greatest error of a stored coordinate, in pixels of the nearest camera.
+        score_levels: levels of the stored detection scores, 0 for none.
+        asked: the budget or the recall that was asked for; kept in the map.
+        codec_train: fit the codec on the observations of the 'kept' points or of 'all'.
+        code_targets: what a point's code should decode to: the 'mean' of its observations, or that
+            mean 'sharpened' against the other points (``training.sharpen``); None leaves it to the
+            codec. Codes for each observation have no target.
+    """
+
+    selector: str = "hybrid"
+    codec: str = "drqed"
+    code_bytes: int = 4
+    granularity: str = "point"
+    seed: int = 0
+    selector_options: dict[str, Any] = field(default_factory=dict)
+    codec_options: dict[str, Any] = field(default_factory=dict)
+    xyz_pixels: float = XYZ_PIXELS
+    score_levels: int = SCORE_LEVELS
+    asked: dict[str, Any] = field(default_factory=dict)
+    codec_train: str = "kept"
+    code_targets: str | None = None
+
+    @property
+    def sharpens(self) -> bool:
+        """Whether the codes aim at sharpened targets."""
+        return self.granularity == "point" and sharpens(self.codec, self.code_targets)
+
+
+class NothingFits(InputError):
+    """Not even one point fits a budget.
+
+    Attributes:
+        conf: of the maps that were tried.
+        smallest: bytes of the one with one point.
+    """
+
+    def __init__(self, message: str, conf: CompressConf, smallest: int):
+        super().__init__(message)
+        self.conf, self.smallest = conf, smallest

@@ -1,0 +1,73 @@
+"""Were the queries described as the map was? What tells it: the dimension and the extractor."""
+
+from typing import Any
+
+from ..choices import OVERRIDE
+from ..errors import InputError
+from ..logger import logger
+from .compressed import CompressedMap
+
+# hloc names its feature files feats-NAME-..., and writes nothing else about the extractor.
+_HLOC_EXTRACTORS = ("superpoint", "r2d2", "d2net", "sift", "sosnet", "disk", "aliked")
+
+
+def features_of(compressed: CompressedMap) -> dict[str, Any]:
+    """What the map records of the features that it was made from, as ``feature_kind`` tells it."""
+    recorded = compressed.metadata.get("features")
+    return recorded if isinstance(recorded, dict) else {}
+
+
+def check_dimension(compressed: CompressedMap, dim: int, where: str) -> None:
+    """Check that a query's descriptors are of the map's dimension.
+
+    Args:
+        compressed: the map.
+        dim: of the query's descriptors.
+        where: file and image, for the message.
+
+    Raises:
+        InputError: they are not; the line names both.
+    """
+    if dim != compressed.codec.dim:
+        name = features_of(compressed).get("name")
+        raise InputError(
+            f"{where}: descriptors have {dim} dimensions, but the map was made from descriptors "
+            f"of {compressed.codec.dim}{f' ({name})' if name else ''}"
+        )
+
+
+def check_extractor(
+    compressed: CompressedMap, kind: dict[str, Any], where: str, allow: bool = False
+) -> None:
+    """Check that the queries' features are by the map's extractor, where both are told.
+
+    A file tells its extractor by the attribute ``extractor``; where either lacks it, by a name of
+    hloc's, such as ``feats-superpoint-n4096-r1024``.
+
+    Args:
+        compressed: the map.
+        kind: of the queries' features, by ``io.features.feature_kind``.
+        where: the file, for the message.
+        allow: warn only.
+
+    Raises:
+        InputError: the extractors differ; the line names both and the way to go on.
+    """
+    recorded = features_of(compressed)
+    own, other = recorded.get("extractor"), kind.get("extractor")
+    if not (own and other):
+        own, other = _by_name(recorded.get("name")), _by_name(kind.get("name"))
+    if not (own and other) or own == other:
+        return
+    told = f"{where}: features of {other}, but the map was made from features of {own}"
+    if not allow:
+        raise InputError(f"{told}; pass {OVERRIDE} if they can be matched")
+    logger.warning(told)
+
+
+def _by_name(name: Any) -> str | None:
+    """hloc's extractor in the name of a feature file, or None."""
+    if not isinstance(name, str) or not name.startswith("feats-"):
+        return None
+    extractor = name.removeprefix("feats-").split("-")[0]
+    return extractor if extractor in _HLOC_EXTRACTORS else None

@@ -1,0 +1,67 @@
+"""planning.planner"""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..compression.conf import CompressConf, NothingFits
+from ..compression.global_descriptors import global_code_bytes
+from ..errors import InputError
+from ..io.features import FeatureFile
+from ..io.sizes import format_size
+from ..scene.reference import Observations, ReferenceMap
+from .plans import START_SIZES, candidate_plans, neighbour_plans
+from .pseudo_queries import (
+    MIN_IMAGES,
+)
+from .trials import Trials
+
+
+def plan_compression(
+    reference: ReferenceMap,
+    observations: Observations,
+    features: Path,
+    budget: int,
+    scope: str,
+    conf: CompressConf,
+    global_descriptors: np.ndarray | None = None,
+    *,
+    device: str = "cpu",
+    progress: bool = False,
+    resume: Path | None = None,
+) -> CompressConf:
+    """``conf`` with the codec, code size, precision and options of the best plan for ``budget``.
+
+    A map too small to hold images out gets the first candidate plan.
+
+    Where no plan fits, it is that of the smallest map, for ``Compressor.fit_budget`` to refuse.
+
+    Raises:
+        InputError: no plan is possible.
+    """
+    if global_descriptors is not None and scope == "total":  # trials do without them
+        budget = max(budget - global_code_bytes(*global_descriptors.shape)[1], 1)
+    plans = candidate_plans(observations.dim, reference.num_points, budget, scope)
+    if not plans:
+        raise InputError(
+            f"--budget {format_size(budget)}: nothing fits, the smallest possible map has "
+            f"{START_SIZES[0]} bytes of codes (one point)"
+        )
+    best = plans[0]
+    if reference.num_images >= MIN_IMAGES and len(plans) > 1:
+        with FeatureFile(features) as file:
+            trials = Trials(
+                reference,
+                observations,
+                conf,
+                file.read,
+                global_descriptors=global_descriptors,
+                device=device,
+                progress=progress,
+                resume=resume,
+            )
+            try:
+                best = trials.search(plans, neighbour_plans, budget, scope)[0].plan
+            except NothingFits as error:  # in a part of the map: let the whole one say what would
+                return error.conf
+    return best.conf(conf, budget)

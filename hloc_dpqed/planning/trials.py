@@ -1,0 +1,222 @@
+"""Trials of plans on held-out images."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..compression.conf import CompressConf, NothingFits
+from ..compression.engine import Compressor
+from ..compression.kept import KeptPoints, keep_points
+from ..errors import InputError
+from ..io.features import ImageFeatures
+from ..logger import logger
+from ..maps.compressed import CompressedMap
+from ..scene.reference import Observations, ReferenceMap
+from .holdout import HoldOut
+from .plans import Plan
+from .pseudo_queries import (
+    hold_out_queries,
+    localize_held_out,
+    mean_log_error,
+    scene_extent,
+)
+
+MAX_PLANS = 12  # that are fitted for one budget
+TRIAL_STEPS = 150  # of a trial's training: enough to tell plans apart
+LEVEL = 0.03  # difference of scores that few held-out images cannot tell from none
+PLAN_SLACK = 0.01  # of the budget, that filling it for a trial may leave
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a plan gave on the pseudo-queries.
+
+    Attributes:
+        plan: the plan.
+        num_points: points that fitted the budget, of the map without the held-out images.
+        score: ``mean_log_error`` of the pseudo-queries; lower is better.
+        errors: (Q, S, 2) translation in map units and rotation in degrees for each RANSAC seed,
+            infinite for failures.
+        total_bytes: of the map file.
+    """
+
+    plan: Plan
+    num_points: int
+    score: float
+    errors: np.ndarray
+    total_bytes: int
+
+    def recall(self, translation: float, rotation: float) -> float:
+        """Share of (pseudo-query, seed) with both errors strictly under the thresholds."""
+        near = (self.errors[..., 0] < translation) & (self.errors[..., 1] < rotation)
+        return float(near.mean())
+
+
+class Trials:
+    """Plans tried on the same held-out images; selections are shared among them.
+
+    Args:
+        reference, observations: the full map.
+        conf: selector, granularity and seed of every plan.
+        read_features: gives a database image's local features by name.
+        global_descriptors: (I, Dg) of the images: pseudo-queries retrieve with them; without them
+            they retrieve the images with which they share most points.
+        num_retrieved: images that a pseudo-query retrieves.
+        one_in, fold: which images are held out, see ``hold_out_queries``.
+        resume: folder where interrupted fits continue, see ``fit_codec``.
+
+    Attributes:
+        share: points of the held-out map for each of the full map.
+
+    Raises:
+        InputError: the map has fewer than four images.
+    """
+
+    def __init__(
+        self,
+        reference: ReferenceMap,
+        observations: Observations,
+        conf: CompressConf,
+        read_features: Callable[[str], ImageFeatures],
+        *,
+        global_descriptors: np.ndarray | None = None,
+        num_retrieved: int = 20,
+        one_in: int = 10,
+        fold: int = 0,
+        device: str = "cpu",
+        progress: bool = False,
+        resume: Path | None = None,
+    ):
+        self.held: HoldOut = hold_out_queries(
+            reference,
+            observations,
+            conf.seed,
+            read_features,
+            global_descriptors,
+            num_retrieved,
+            one_in,
+            fold,
+        )
+        self.conf, self.device, self.progress = conf, device, progress
+        self.resume = resume
+        self.share = self.held.reference.num_points / reference.num_points
+        self.extent = scene_extent(self.held.reference.cam_from_world)
+        self._kept = keep_points(self.held.reference, self.held.observations, conf)
+
+    def kept(self, conf: CompressConf) -> KeptPoints:
+        return self._kept.at(conf.xyz_pixels, conf.score_levels)
+
+    def run(self, plan: Plan, budget: int, scope: str) -> Outcome:
+        """Fill the budget with points and localize the pseudo-queries.
+
+        Raises:
+            InputError: nothing fits the budget, or the plan is not possible.
+        """
+        conf = plan.conf(self.conf, budget)
+        if conf.codec == "drqed":
+            options = {"steps": TRIAL_STEPS, **conf.codec_options}
+            conf = replace(conf, codec_options=options)
+        compressor = Compressor(
+            self.held.reference,
+            self.held.observations,
+            conf,
+            device=self.device,
+            kept=self.kept(conf),
+            resume=self.resume,
+        )
+        compressed, data = compressor.fit_budget(budget, scope, slack=PLAN_SLACK)
+        return self.measure(plan, compressed, len(data))
+
+    def measure(self, plan: Plan, compressed: CompressedMap, size: int) -> Outcome:
+        """Localize the pseudo-queries in a map of the held-out scene."""
+        errors, expected = localize_held_out(compressed, self.held.queries, self.conf.seed)
+        score = mean_log_error(errors, expected, self.extent)
+        return Outcome(plan, compressed.num_points, score, errors, size)
+
+    def search(
+        self,
+        start: Sequence[Plan],
+        neighbours: Callable[[Plan], Sequence[Plan]],
+        budget: int,
+        scope: str,
+        most: int = MAX_PLANS,
+    ) -> list[Outcome]:
+        """Try plans from ``start`` on to the neighbours of the best: outcomes, the best first.
+
+        Each codec is climbed to its own best plan, the better ones first.
+
+        Args:
+            neighbours: of a plan, the likelier ones first.
+            most: plans that are tried; those of ``start`` all are.
+
+        Raises:
+            NothingFits: no plan does; of the one whose smallest map is the smallest.
+            InputError: no plan is possible.
+        """
+        outcomes: list[Outcome] = []
+        refused: list[InputError] = []
+        tried: list[Plan] = []
+        waiting = list(start)
+        with tqdm(desc="Planning", disable=not self.progress) as bar:
+            while waiting and len(tried) < max(most, len(start)):
+                plan = waiting.pop(0)
+                tried.append(plan)
+                bar.set_postfix_str(str(plan))
+                try:
+                    outcomes.append(self.run(plan, budget, scope))
+                except InputError as error:
+                    refused.append(error)
+                bar.update()
+                if outcomes and not any(p in start for p in waiting):
+                    # Those of the best; where all were tried, of the best of another codec.
+                    waiting = []
+                    seen: set[str] = set()
+                    for best in sorted(outcomes, key=_rank):
+                        if waiting or best.plan.codec in seen:
+                            continue
+                        seen.add(best.plan.codec)
+                        waiting = [
+                            p
+                            for p in neighbours(best.plan)
+                            if p not in tried and not self._leaves_more(p, best)
+                        ]
+        if not outcomes:
+            too_large = [error for error in refused if isinstance(error, NothingFits)]
+            raise min(too_large, key=lambda error: error.smallest, default=refused[-1])
+        outcomes = best_first(outcomes)
+        for outcome in outcomes:
+            logger.info(
+                f"plan {outcome.plan}: {outcome.num_points} points, {outcome.total_bytes} bytes, "
+                f"mean log error {outcome.score:.3f}"
+            )
+        return outcomes
+
+    def _leaves_more(self, plan: Plan, best: Outcome) -> bool:
+        """Whether the plan would only leave more of a budget that holds all points already."""
+        kept = best.plan
+        return (
+            best.num_points == self.held.reference.num_points
+            and plan.xyz_pixels >= kept.xyz_pixels
+            and plan.options == kept.options
+            and plan.code_bytes <= kept.code_bytes
+            and plan.codec_part <= kept.codec_part
+        )
+
+
+def best_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The best score first; before it, of those level with it, the one that keeps most points.
+
+    Held-out images are few, and see a part of the map: where they cannot tell two plans apart, the
+    one with more points has more for queries from elsewhere.
+    """
+    ranked = sorted(outcomes, key=_rank)
+    level = [o for o in ranked if o.score <= ranked[0].score + LEVEL]
+    best = max(level, key=lambda outcome: outcome.num_points)  # the first of equals
+    return [best, *(o for o in ranked if o is not best)]
+
+
+def _rank(outcome: Outcome) -> tuple[float, int]:
+    return outcome.score, outcome.total_bytes

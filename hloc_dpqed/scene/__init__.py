@@ -1,0 +1,1 @@
+"""What was mapped: cameras, points, tracks and their descriptors, before compression."""

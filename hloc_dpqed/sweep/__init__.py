@@ -1,0 +1,5 @@
+"""Accuracy against bytes over codecs, code sizes and selectors: a table and plots."""
+
+from .stage import main
+
+__all__ = ["main"]
