@@ -26,7 +26,7 @@ class GlobalDescriptors:
 
 @dataclass(frozen=True)
 class CompressedMap:
-    """A compressed map. Image rows are sorted by name.
+    """A compressed map, in the frame and unit of its model. Image rows are sorted by name.
 
     Attributes:
         image_names: names of the I database images, sorted.
