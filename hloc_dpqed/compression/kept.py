@@ -1,4 +1,9 @@
-"""compression.kept"""
+"""Selections of one map at several sizes, and what the file spends on each beside the codes.
+
+Budgets and plans ask for many numbers of points. What they share is computed once here: the
+selection for a number of points, and the bytes of coordinates, tracks, scores and images, which do
+not depend on the codec.
+"""
 
 import copy
 from collections.abc import Callable

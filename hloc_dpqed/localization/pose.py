@@ -28,6 +28,7 @@ MIN_INLIERS = 4  # three points always fit some pose
 # A pose is believed from ``LEAST_INLIERS`` on, and from so many more for each that chance gives:
 # measured in docs/reliability.md (benchmarks/false_poses.py).
 PER_CHANCE = 20.0
+CHANCE_SHARE = 0.04  # of the matches at most: in small images the threshold covers much
 MOST_INLIERS = 1_000_000  # that can be asked for: more is a mistake
 
 
@@ -116,8 +117,9 @@ def least_inliers(
     """How many inliers a pose needs to be believed.
 
     ``min_inliers``, and ``PER_CHANCE`` for each inlier that a pose is expected to have by chance:
-    matches times the share of the image that lies within the threshold of a projection. Never more
-    than half of the matches, but for ``min_inliers`` itself. Ours, after the a-contrario idea of
+    matches times the share of the image that lies within the threshold of a projection. The latter
+    are ``CHANCE_SHARE`` of the matches at most, and all together half of them, but for
+    ``min_inliers`` itself. Ours, after the a-contrario idea of
     Moisan and Stival, "A Probabilistic Criterion to Detect Rigid Point Matches Between Two Images
     and Estimate the Fundamental Matrix", IJCV 2004: false matches are not spread evenly, so that
     the factor is measured.
@@ -132,7 +134,7 @@ def least_inliers(
         return 0
     threshold = _ransac_options(options)["max_error"]
     share = min(np.pi * threshold**2 / max(camera.width * camera.height, 1), 1.0)
-    wanted = min_inliers + PER_CHANCE * share * num_matches
+    wanted = min_inliers + min(PER_CHANCE * share, CHANCE_SHARE) * num_matches
     return max(min_inliers, min(int(np.ceil(wanted)), (num_matches + 1) // 2))
 
 
