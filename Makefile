@@ -9,7 +9,7 @@ WORKERS ?= 2
 ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 OLDEST_PYCOLMAP = 3.13.0
 
-.PHONY: demo test test-full test-oldest test-lowest test-packages check lint clean
+.PHONY: demo docs test test-full test-oldest test-lowest test-packages check lint clean
 
 $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +18,10 @@ $(VENV)/.installed: setup.py constraints.txt
 
 demo: $(VENV)/.installed
 	$(BIN)/hloc-dpqed demo --output outputs/demo
+
+# The documents and the API reference, as pages in site/; a warning is an error.
+docs: $(VENV)/.installed
+	$(BIN)/mkdocs build --quiet --strict
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -62,7 +66,7 @@ test-packages: $(VENV)/.installed
 	  fit_codec, hloc_bridge, info, localize, report, sweep") || exit 1; \
 	done; rm -rf $(VENV)/empty
 
-check: test test-oldest test-packages
+check: test test-oldest test-packages docs
 
 clean:
-	rm -rf $(VENV) build dist outputs coverage.json *.egg-info
+	rm -rf $(VENV) build dist outputs site coverage.json *.egg-info

@@ -12,6 +12,27 @@ setup(
     long_description=(root / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    project_urls={
+        "Paper": "https://arxiv.org/abs/2407.15540",
+        "hloc": "https://github.com/cvg/Hierarchical-Localization",
+    },
+    keywords=[
+        "visual localization",
+        "hloc",
+        "colmap",
+        "product quantization",
+        "map compression",
+    ],  # fmt: skip
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
     packages=find_packages(include=["hloc_dpqed", "hloc_dpqed.*"]),
     python_requires=">=3.10",
     install_requires=[
@@ -40,6 +61,8 @@ setup(
             "ipykernel",
             "kornia",
             "matplotlib>=3.7",
+            "mkdocs>=1.6",
+            "mkdocstrings-python>=2",
             "mypy",
             "nanopq",
             "nbclient",

@@ -3,7 +3,8 @@
 Whole database images are held out as pseudo-queries (``holdout``). Each candidate plan (``plans``)
 is fitted on what is left, filled with as many points as the budget allows, and localizes the
 pseudo-queries (``trials``); the plan with the lowest mean log translation error is used, as its
-correct matches let expect it. The method is ours.
+correct matches let expect it. The candidates are searched by hill-climbing: from a few plans that
+are far apart to the neighbours of the best. The method is ours.
 """
 
 from pathlib import Path
