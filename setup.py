@@ -16,13 +16,7 @@ setup(
         "Paper": "https://arxiv.org/abs/2407.15540",
         "hloc": "https://github.com/cvg/Hierarchical-Localization",
     },
-    keywords=[
-        "visual localization",
-        "hloc",
-        "colmap",
-        "product quantization",
-        "map compression",
-    ],  # fmt: skip
+    keywords=["visual localization", "hloc", "colmap", "product quantization"],
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",

@@ -20,8 +20,14 @@ class CompressedMap(compressed.CompressedMap):
     @staticmethod
     def load(path: Path | str, codec_file: Path | str | None = None) -> "CompressedMap":
         """Read a map file; see ``mapfile.read_map``."""
-        read = read_map(Path(path), None if codec_file is None else Path(codec_file))
-        return CompressedMap(**{f.name: getattr(read, f.name) for f in fields(read)})
+        return CompressedMap.of(
+            read_map(Path(path), None if codec_file is None else Path(codec_file))
+        )
+
+    @staticmethod
+    def of(plain: compressed.CompressedMap) -> "CompressedMap":
+        """A map that was made or read elsewhere, its arrays shared."""
+        return CompressedMap(**{f.name: getattr(plain, f.name) for f in fields(plain)})
 
     def localize(
         self,

@@ -14,6 +14,7 @@ from hloc_dpqed import compress, evaluate, info, localize
 from hloc_dpqed.codecs import CODECS
 from hloc_dpqed.demo.dataset import Dataset
 from hloc_dpqed.errors import InputError
+from hloc_dpqed.evaluation.pose_errors import format_length
 from hloc_dpqed.io.sizes import format_size
 from hloc_dpqed.logger import configure_logging
 from hloc_dpqed.options import check_number, check_ransac_thresh
@@ -260,7 +261,7 @@ def evaluation_row(
     figures = evaluate.main(results, reference, thresholds, queries)
     errors = figures["median_translation"], figures["median_rotation"]
     translation, degrees = (float("inf") if e is None else e for e in errors)
-    length = f"{100 * translation:.2f}" if metric else evaluate.format_length(translation)
+    length = f"{100 * translation:.2f}" if metric else format_length(translation)
     row = {
         "scene": name,
         "points": str(sizes["num_points"]),

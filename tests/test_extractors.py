@@ -112,7 +112,7 @@ def whole_way(scene: Scene, folder: Path, **options) -> None:
     compress.main(scene.sfm, scene.features, path, progress=False, overwrite=True, **options)
     localize.main(
         path, scene.queries, scene.features, results, scene.pairs,
-        ransac_thresh=4, progress=False, full_names=True,
+        ransac_thresh=4, progress=False, full_names=True, overwrite=True,
     )  # fmt: skip
     truth, found = read_poses(scene.poses), read_poses(results)
     assert set(found) == set(truth)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 from synthetic import Scene, make_scene, write_compressed_scene
 
-from hloc_dpqed import cli, compress, localize
+from hloc_dpqed import cli, compress, load, localize
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.evaluation.measures import measure
 from hloc_dpqed.evaluation.posed_queries import read_posed_queries
@@ -29,7 +29,8 @@ def scenes(tmp_path_factory) -> tuple[Scene, Scene, Path]:
 
 
 def run(map_file, scene, results, **options):
-    options = {"retrieval": scene.pairs, "progress": False, "full_names": True, **options}
+    fixed = {"progress": False, "full_names": True, "overwrite": True}
+    options = {"retrieval": scene.pairs, **fixed, **options}
     return localize.main(map_file, scene.queries, scene.features, results, **options)
 
 
@@ -65,7 +66,7 @@ def test_the_closest_image_takes_the_place_of_a_rejected_pose(scenes, tmp_path):
 
 def test_the_command_tells_of_them(scenes, tmp_path, capsys):
     own, other, map_file = scenes
-    argv = ["localize", "--map", map_file, "--results", tmp_path / "r.txt"]
+    argv = ["localize", "--map", map_file, "--results", tmp_path / "r.txt", "--overwrite"]
     for scene, told in [
         (other, "localized 0 of 3 queries (3 poses rejected for too few inliers), "),
         (own, "localized 3 of 3 queries, "),
@@ -82,7 +83,7 @@ def test_the_command_tells_of_them(scenes, tmp_path, capsys):
 
 def test_measures_and_the_python_interface_reject_them_too(scenes):
     _, other, map_file = scenes
-    compressed = read_map(map_file)
+    compressed = load(map_file)
     posed = read_posed_queries(other.queries, other.features, other.pairs, other.poses)
     assert np.isinf(measure(Localizer(compressed), posed, 2).errors).all()
     assert np.isfinite(measure(Localizer(compressed, min_inliers=0), posed, 2).errors).all()
@@ -126,7 +127,8 @@ def test_photographs_of_another_place(fountain, south_building, tmp_path):
     compress.main(fountain / "sfm", fountain / features, map_file, codec="pq", progress=False)
     for scene, localized in ((fountain, 4), (south_building, 0)):
         figures = localize.main(
-            map_file, scene / "queries.txt", scene / features, results, "none", progress=False
-        )
+            map_file, scene / "queries.txt", scene / features, results, "none",
+            progress=False, overwrite=True,
+        )  # fmt: skip
         assert figures["num_localized"] == localized == len(read_poses(results))
         assert figures["num_rejected"] == figures["num_queries"] - localized

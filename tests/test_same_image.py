@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 from synthetic import Scene, compressed_scene, make_scene, write_compressed_scene
 
-from hloc_dpqed import compress, fit_codec, localize, report, sweep
+from hloc_dpqed import CompressedMap, compress, fit_codec, localize, report, sweep
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.evaluation.measures import measure
 from hloc_dpqed.evaluation.pose_errors import pose_error
@@ -302,7 +302,7 @@ def test_intrinsics_of_another_image_are_refused(scene, tmp_path, camera_of, fea
 
 
 def test_the_python_interface_compares_too(scene):
-    compressed = compressed_scene(scene, codec="none")
+    compressed = CompressedMap.of(compressed_scene(scene, codec="none"))
     (name, camera), *_ = read_queries(scene.queries)
     with FeatureFile(scene.features) as file:
         features = file.read(name)

@@ -235,7 +235,8 @@ def _numbers(dataset: h5py.Dataset, where: str) -> np.ndarray:
 
 
 def descriptor_dimension(path: Path) -> int | None:
-    """Dimension of a feature file's descriptors, of the first image that has any; None without.
+    """Dimension of a feature file's descriptors, of the first image that has any; None without,
+    and where they are binary, which reading them tells.
 
     Reads no descriptor: sizes can be refused before a map is read.
 
@@ -243,15 +244,17 @@ def descriptor_dimension(path: Path) -> int | None:
         InputError: the file is missing or is not HDF5.
     """
     found: list[int] = []
+    binary: list[str] = []
 
     def visit(name: str, item: object) -> bool | None:
         if isinstance(item, h5py.Dataset) and name.split("/")[-1] == "descriptors":
             found.extend([int(item.shape[0])] if len(item.shape) == 2 and item.shape[1] else [])
+            binary.extend([name] if item.dtype == np.uint8 and item.shape[0] in BINARY else [])
         return True if found else None
 
     with open_hdf5(path) as file, contextlib.suppress(*_HDF5_ERRORS):
         file.visititems(visit)
-    return found[0] if found else None
+    return found[0] if found and not binary else None
 
 
 def feature_kind(path: Path) -> dict[str, Any]:
