@@ -9,8 +9,9 @@ import numpy as np
 from .choices import BUDGET_SCOPES, CODEC_TRAIN, GRANULARITIES
 from .codecs import sharpens
 from .codecs.file import codec_hash, read_codec
-from .compression.conf import CODEC_BYTES, CompressConf
+from .compression.conf import CODEC_BYTES, CompressConf, Work
 from .compression.engine import Compressor
+from .compression.source import Source
 from .errors import InputError
 from .io.atomic import check_output, write_bytes
 from .io.features import descriptor_dimension, feature_kind, read_global_descriptors
@@ -18,7 +19,8 @@ from .io.model import read_observations, read_reference
 from .io.sizes import format_size, parse_size
 from .logger import logger
 from .options import check_code_bytes, check_codec_options, check_selector_options
-from .scene.reference import Observations, ReferenceMap
+from .planning.planner import plan_compression
+from .planning.target import parse_target, plan_recall
 from .selection import SELECTORS
 from .threads import check_device, check_seed, set_num_threads, steady_products
 from .training.checkpoint import fit_folder
@@ -130,23 +132,21 @@ def main(
     described = None
     if global_features is not None:
         described = read_global_descriptors(global_features, reference.image_names)
+    source = Source(reference, observations, features, described)
     with fit_folder(output) as resume:
+        work = Work(device, progress, resume)
         if target_recall is not None or (asked and shared is None):
-            conf, planned_points = _planned(
-                reference, observations, features, conf, described, device, progress, resume
-            )
+            conf, planned_points = _planned(source, conf, work)
             num_points = planned_points or num_points
         compressor = Compressor(
             reference,
             observations,
             conf,
             described,
-            device,
-            progress,
+            work,
             codec=shared,
             features=feature_kind(features),
             codec_hash=None if shared is None else codec_hash(shared),
-            resume=resume,
         )
         if budget is not None:
             data = compressor.fit_budget(parse_size(budget), budget_scope)[1]
@@ -160,51 +160,16 @@ def main(
     return output
 
 
-def _planned(
-    reference: ReferenceMap,
-    observations: Observations,
-    features: Path,
-    conf: CompressConf,
-    described: np.ndarray | None,
-    device: str,
-    progress: bool,
-    resume: Path,
-) -> tuple[CompressConf, int | None]:
+def _planned(source: Source, conf: CompressConf, work: Work) -> tuple[CompressConf, int | None]:
     """What ``conf.asked`` makes of ``conf``, and the number of points where that is known."""
     free = conf.asked.get("planned", False)
     if "target_recall" in conf.asked:
-        from .planning.target import parse_target, plan_recall
-
-        return plan_recall(
-            reference,
-            observations,
-            features,
-            parse_target(conf.asked["target_recall"]),
-            conf,
-            described,
-            fixed=not free,
-            device=device,
-            progress=progress,
-            resume=resume,
-        )
+        target = parse_target(conf.asked["target_recall"])
+        return plan_recall(source, target, conf, work, fixed=not free)
     budget: int = conf.asked["budget"]
     scope: str = conf.asked["budget_scope"]
     if free:
-        from .planning.planner import plan_compression
-
-        planned = plan_compression(
-            reference,
-            observations,
-            features,
-            budget,
-            scope,
-            conf,
-            described,
-            device=device,
-            progress=progress,
-            resume=resume,
-        )
-        return planned, None
+        return plan_compression(source, budget, scope, conf, work), None
     if conf.codec == "drqed" and scope == "total":
         share = int(CODEC_PART * budget)
         return replace(conf, codec_options={CODEC_BYTES: share, **conf.codec_options}), None
@@ -252,8 +217,6 @@ def check_arguments(
     if budget is not None:
         parse_size(budget)
     if target_recall is not None:
-        from .planning.target import parse_target
-
         parse_target(target_recall)
     if num_points is not None and num_points < 1:
         raise InputError(f"--num_points {num_points}: expected at least 1")

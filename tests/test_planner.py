@@ -9,6 +9,7 @@ from synthetic import make_scene
 
 from hloc_dpqed import compress
 from hloc_dpqed.compression.conf import CompressConf
+from hloc_dpqed.compression.source import Source
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.evaluation.measures import PosedQuery
 from hloc_dpqed.evaluation.pose_errors import pose_error
@@ -130,7 +131,9 @@ def test_stored_global_descriptors_are_no_part_of_what_is_planned(scene, arrays)
     base = CompressConf(selector="random")
     taken = 2 * wide.size  # float16
     planned = [
-        plan_compression(reference, observations, scene.features, size, "total", base, stored)
+        plan_compression(
+            Source(reference, observations, scene.features, stored), size, "total", base
+        )
         for size, stored in ((6_000, None), (6_000 + taken, wide))
     ]
     assert planned[0] == planned[1]

@@ -123,11 +123,11 @@ def test_an_interrupted_sweep_continues_and_ends_with_the_same_table(scene, tmp_
     measured = []
     original = measure_file
 
-    def interrupted(*args):
+    def interrupted(*args, **localizing):
         if len(measured) == 2:
             raise KeyboardInterrupt
         measured.append(1)
-        return original(*args)
+        return original(*args, **localizing)
 
     monkeypatch.setattr("hloc_dpqed.sweep.stage.measure_file", interrupted)
     with pytest.raises(KeyboardInterrupt):

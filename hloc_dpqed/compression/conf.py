@@ -1,6 +1,7 @@
 """How to compress a map: one frozen configuration."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..codecs import sharpens
@@ -47,6 +48,24 @@ class CompressConf:
     def sharpens(self) -> bool:
         """Whether the codes aim at sharpened targets."""
         return self.granularity == "point" and sharpens(self.codec, self.code_targets)
+
+
+@dataclass(frozen=True)
+class Work:
+    """How the work is done; it says nothing of what is made.
+
+    Attributes:
+        device: torch device of the codecs that train.
+        progress: show progress bars.
+        resume: folder where interrupted fits continue, see ``fit_codec``.
+    """
+
+    device: str = "cpu"
+    progress: bool = False
+    resume: Path | None = None
+
+
+DEFAULT_WORK = Work()
 
 
 class NothingFits(InputError):

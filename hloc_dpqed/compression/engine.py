@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from ..mapfile import canonical_map, to_bytes
 from ..maps.compressed import CompressedMap
 from ..scene.reference import Observations, ReferenceMap
 from ..threads import steady_products
-from .conf import CODEC_BYTES, CompressConf, NothingFits
+from .conf import CODEC_BYTES, DEFAULT_WORK, CompressConf, NothingFits, Work
 from .global_descriptors import encode_global_descriptors
 from .kept import OTHER_BYTES, KeptPoints, keep_points
 from .provenance import provenance
@@ -34,12 +33,11 @@ class Compressor:
         observations: its descriptors.
         conf: how.
         global_descriptors: (I, Dg) float32 of the images, or None.
-        device, progress: of the fitting.
+        work: how the fitting is done.
         codec: a fitted codec to use as it is.
         features: of what kind the descriptors are, as ``feature_kind`` tells it; kept in the map.
         kept: selections of this map that another compressor made already.
         codec_hash: of the codec file that the maps refer to, where ``codec`` is from one.
-        resume: folder where interrupted fits continue, see ``fit_codec``.
     """
 
     @steady_products()
@@ -49,21 +47,18 @@ class Compressor:
         observations: Observations,
         conf: CompressConf,
         global_descriptors: np.ndarray | None = None,
-        device: str = "cpu",
-        progress: bool = False,
+        work: Work = DEFAULT_WORK,
         codec: Codec | None = None,
         features: dict[str, str] | None = None,
         kept: KeptPoints | None = None,
         codec_hash: str | None = None,
-        resume: Path | None = None,
     ):
         self.reference = reference
         self.features = features or {}
         self.observations = observations
         self.conf = conf
-        self.device, self.progress = device, progress
+        self.work = work
         self.codec_hash = codec_hash
-        self.resume = resume
         self._given = codec
         known = codec is not None or conf.codec_train == "all"
         self.kept = kept or keep_points(
@@ -71,7 +66,7 @@ class Compressor:
             observations,
             conf,
             (lambda: self.fit(np.arange(reference.num_points))) if known else None,
-            progress,
+            work.progress,
         )
         self.problem = self.kept.problem
         self._encoded: tuple[Codec, np.ndarray, np.ndarray] | None = None
@@ -92,9 +87,9 @@ class Compressor:
             self._observations_of(np.arange(self.reference.num_points) if everything else rows),
             self.conf.code_bytes,
             seed=self.conf.seed,
-            device=self.device,
-            progress=self.progress,
-            resume=self.resume,
+            device=self.work.device,
+            progress=self.work.progress,
+            resume=self.work.resume,
             **self.conf.codec_options,
         )
         if everything:
@@ -106,7 +101,7 @@ class Compressor:
         part = self.kept.observations_of(rows)
         if not self.conf.sharpens:
             return part
-        sharpened = self.kept.sharpened(self.conf.seed, self.progress)
+        sharpened = self.kept.sharpened(self.conf.seed, self.work.progress)
         return replace(part, targets=sharpened[rows])
 
     def compress(self, num_points: int) -> CompressedMap:

@@ -7,16 +7,12 @@ correct matches let expect it. The candidates are searched by hill-climbing: fro
 are far apart to the neighbours of the best. The method is ours.
 """
 
-from pathlib import Path
-
-import numpy as np
-
-from ..compression.conf import CompressConf, NothingFits
+from ..compression.conf import DEFAULT_WORK, CompressConf, NothingFits, Work
 from ..compression.global_descriptors import global_code_bytes
+from ..compression.source import Source
 from ..errors import InputError
 from ..io.features import FeatureFile
 from ..io.sizes import format_size
-from ..scene.reference import Observations, ReferenceMap
 from .plans import START_SIZES, candidate_plans, neighbour_plans
 from .pseudo_queries import (
     MIN_IMAGES,
@@ -25,17 +21,7 @@ from .trials import Trials
 
 
 def plan_compression(
-    reference: ReferenceMap,
-    observations: Observations,
-    features: Path,
-    budget: int,
-    scope: str,
-    conf: CompressConf,
-    global_descriptors: np.ndarray | None = None,
-    *,
-    device: str = "cpu",
-    progress: bool = False,
-    resume: Path | None = None,
+    source: Source, budget: int, scope: str, conf: CompressConf, work: Work = DEFAULT_WORK
 ) -> CompressConf:
     """``conf`` with the codec, code size, precision and options of the best plan for ``budget``.
 
@@ -46,8 +32,10 @@ def plan_compression(
     Raises:
         InputError: no plan is possible.
     """
-    if global_descriptors is not None and scope == "total":  # trials do without them
-        budget = max(budget - global_code_bytes(*global_descriptors.shape)[1], 1)
+    reference, observations = source.reference, source.observations
+    described = source.global_descriptors
+    if described is not None and scope == "total":  # trials do without them
+        budget = max(budget - global_code_bytes(*described.shape)[1], 1)
     plans = candidate_plans(observations.dim, reference.num_points, budget, scope)
     if not plans:
         raise InputError(
@@ -56,16 +44,14 @@ def plan_compression(
         )
     best = plans[0]
     if reference.num_images >= MIN_IMAGES and len(plans) > 1:
-        with FeatureFile(features) as file:
+        with FeatureFile(source.features) as file:
             trials = Trials(
                 reference,
                 observations,
                 conf,
                 file.read,
-                global_descriptors=global_descriptors,
-                device=device,
-                progress=progress,
-                resume=resume,
+                global_descriptors=described,
+                work=work,
             )
             try:
                 best = trials.search(plans, neighbour_plans, budget, scope)[0].plan

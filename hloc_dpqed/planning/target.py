@@ -10,18 +10,17 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from ..compression.conf import CompressConf
+from ..compression.conf import DEFAULT_WORK, CompressConf, Work
+from ..compression.source import Source
 from ..errors import InputError
 from ..evaluation.pose_errors import parse_thresholds
 from ..io.features import FeatureFile
 from ..io.sizes import format_size
 from ..logger import logger
-from ..scene.reference import Observations, ReferenceMap
 from .plans import Plan, candidate_plans, neighbour_plans
 from .pseudo_queries import MAX_PSEUDO_QUERIES, num_folds
 from .trials import Outcome, Trials
@@ -76,28 +75,21 @@ def parse_target(text: str) -> Target:
 
 
 def plan_recall(
-    reference: ReferenceMap,
-    observations: Observations,
-    features: Path,
+    source: Source,
     target: Target,
     conf: CompressConf,
-    global_descriptors: np.ndarray | None = None,
+    work: Work = DEFAULT_WORK,
     *,
     fixed: bool = False,
-    device: str = "cpu",
-    progress: bool = False,
-    resume: Path | None = None,
 ) -> tuple[CompressConf, int]:
     """How to make the smallest map that keeps a recall.
 
     Args:
-        reference, observations: the map.
-        features: its local feature file.
+        source: the map; its global descriptors are what pseudo-queries retrieve with.
         target: the recall to keep, on held-out images.
         conf: selector, granularity and seed; codec and code size too where ``fixed``.
-        global_descriptors: (I, Dg) of the images, to retrieve with.
         fixed: do not choose the codec and the code size.
-        resume: folder where interrupted fits continue, see ``fit_codec``.
+        work: how the fitting is done.
 
     Returns:
         The configuration and the number of points. The points of the map without the held-out
@@ -108,26 +100,25 @@ def plan_recall(
             the best reached.
     """
     folds: list[Trials] = []
-    with FeatureFile(features) as file:
-        for fold in range(num_folds(reference.num_images, ONE_IN)):
+    with FeatureFile(source.features) as file:
+        for fold in range(num_folds(source.reference.num_images, ONE_IN)):
             folds.append(
                 Trials(
-                    reference,
-                    observations,
+                    source.reference,
+                    source.observations,
                     conf,
                     file.read,
-                    global_descriptors=global_descriptors,
+                    global_descriptors=source.global_descriptors,
                     one_in=ONE_IN,
                     fold=fold,
-                    device=device,
-                    resume=resume,
+                    work=replace(work, progress=False),
                 )
             )
             if sum(len(trials.held.queries) for trials in folds) >= MAX_PSEUDO_QUERIES:
                 break
     search = _Search(folds, target, conf if fixed else None)
-    found = search.run(progress)
-    wanted = min(math.ceil(found.num_points / folds[0].share), reference.num_points)
+    found = search.run(work.progress)
+    wanted = min(math.ceil(found.num_points / folds[0].share), source.reference.num_points)
     logger.info(
         f"plan {found.plan}: {format_size(found.total_bytes)} and {found.num_points} points reach "
         f"{found.recall(target.translation, target.rotation):.3f} at {target.translation:g}/"

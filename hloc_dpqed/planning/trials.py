@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from ..compression.conf import CompressConf, NothingFits
+from ..compression.conf import DEFAULT_WORK, CompressConf, NothingFits, Work
 from ..compression.engine import Compressor
 from ..compression.kept import KeptPoints, keep_points
 from ..errors import InputError
@@ -66,7 +65,7 @@ class Trials:
             they retrieve the images with which they share most points.
         num_retrieved: images that a pseudo-query retrieves.
         one_in, fold: which images are held out, see ``hold_out_queries``.
-        resume: folder where interrupted fits continue, see ``fit_codec``.
+        work: how the fitting is done.
 
     Attributes:
         share: points of the held-out map for each of the full map.
@@ -86,9 +85,7 @@ class Trials:
         num_retrieved: int = 20,
         one_in: int = 10,
         fold: int = 0,
-        device: str = "cpu",
-        progress: bool = False,
-        resume: Path | None = None,
+        work: Work = DEFAULT_WORK,
     ):
         self.held: HoldOut = hold_out_queries(
             reference,
@@ -100,8 +97,7 @@ class Trials:
             one_in,
             fold,
         )
-        self.conf, self.device, self.progress = conf, device, progress
-        self.resume = resume
+        self.conf, self.work = conf, work
         self.share = self.held.reference.num_points / reference.num_points
         self.extent = scene_extent(self.held.reference.cam_from_world)
         self._kept = keep_points(self.held.reference, self.held.observations, conf)
@@ -123,9 +119,8 @@ class Trials:
             self.held.reference,
             self.held.observations,
             conf,
-            device=self.device,
+            work=replace(self.work, progress=False),
             kept=self.kept(conf),
-            resume=self.resume,
         )
         compressed, data = compressor.fit_budget(budget, scope, slack=PLAN_SLACK)
         return self.measure(plan, compressed, len(data))
@@ -160,7 +155,7 @@ class Trials:
         refused: list[InputError] = []
         tried: list[Plan] = []
         waiting = list(start)
-        with tqdm(desc="Planning", disable=not self.progress) as bar:
+        with tqdm(desc="Planning", disable=not self.work.progress) as bar:
             while waiting and len(tried) < max(most, len(start)):
                 plan = waiting.pop(0)
                 tried.append(plan)

@@ -168,30 +168,22 @@ def read_cell(path: Path) -> dict[str, Any] | None:
 
 
 def measure_file(
-    data: bytes,
-    queries: Sequence[PosedQuery],
-    ransac_seeds: int,
-    matcher: str,
-    ransac_thresh: float,
-    device: str = "cpu",
-    matcher_weights: Path | None = None,
-    pose_estimator: str = "pycolmap",
+    data: bytes, queries: Sequence[PosedQuery], ransac_seeds: int, **localizing: Any
 ) -> dict[str, Any]:
-    """Sizes and measures of a map file's bytes, JSON-able."""
+    """Sizes and measures of a map file's bytes, JSON-able.
+
+    Args:
+        data: of the file.
+        queries: to localize.
+        ransac_seeds: RANSAC runs for each query.
+        localizing: options of ``Localizer``.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "map.dpqed"
         path.write_bytes(data)
         sections = section_bytes(path)
         compressed = read_map(path)
-    localizer = Localizer(
-        compressed,
-        matcher,
-        ransac_thresh=ransac_thresh,
-        device=device,
-        matcher_weights=matcher_weights,
-        pose_estimator=pose_estimator,
-    )
-    measured = measure(localizer, queries, ransac_seeds)
+    measured = measure(Localizer(compressed, **localizing), queries, ransac_seeds)
     errors = [
         [[value if math.isfinite(value) else None for value in pair] for pair in of_query]
         for of_query in measured.errors.tolist()

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..choices import DEFAULT_THRESHOLDS, GRANULARITIES, LEAST_INLIERS
-from ..compression.conf import CompressConf
+from ..compression.conf import CompressConf, Work
 from ..compression.engine import Compressor
 from ..errors import InputError
 from ..evaluation.pose_errors import parse_thresholds
@@ -188,6 +188,13 @@ def main(
 
     selected: dict[tuple[str, int, int], np.ndarray] = {}
     kind = feature_kind(features)
+    localizing = {
+        "matcher": matcher,
+        "matcher_weights": matcher_weights,
+        "ransac_thresh": ransac_thresh,
+        "pose_estimator": pose_estimator,
+        "device": device,
+    }
     bar = tqdm(total=len(cells), initial=len(outcomes), desc="Sweep", disable=not progress)
     with bar, fit_folder(output / "fits") as resume:
         for (codec, size, seed), group in itertools.groupby(missing, key=_codec_of):
@@ -198,7 +205,7 @@ def main(
                 "all", codec, size, granularity, seed, {}, options, codec_train="all"
             )
             compressor = Compressor(
-                reference, observations, first, device=device, features=kind, resume=resume
+                reference, observations, first, work=Work(device, resume=resume), features=kind
             )
             # What a selector chose with its eye on a codec is for that codec alone.
             selected = {key: rows for key, rows in selected.items() if key[0] not in SEE_CODEC}
@@ -212,16 +219,7 @@ def main(
                     )
                 compressor.conf = replace(first, selector=cell.selector, selector_options=own)
                 data = to_bytes(compressor.with_points(selected[wanted]))
-                outcome = measure_file(
-                    data,
-                    posed,
-                    ransac_seeds,
-                    matcher,
-                    ransac_thresh,
-                    device,
-                    matcher_weights,
-                    pose_estimator,
-                )
+                outcome = measure_file(data, posed, ransac_seeds, **localizing)
                 content = {"cell": asdict(cell), "outcome": outcome}
                 write_text(paths[cell], json.dumps(content, allow_nan=False))
                 outcomes[cell] = outcome
