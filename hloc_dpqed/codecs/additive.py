@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..scene.reference import Observations, normalise_rows
 from ..threads import single_threaded
-from .base import Codec
+from .base import ArrayCodec
 from .entries import entries_from_arrays, entries_to_arrays
 from .packing import codebooks_for, num_centroids, unpack_indices
 from .pq import pad_centroids, training_rows
@@ -20,7 +20,7 @@ from .pq import pad_centroids, training_rows
 _CHUNK = 8192
 
 
-class AdditiveCodec(Codec):
+class AdditiveCodec(ArrayCodec):
     """A descriptor is the normalised sum of one centroid of each codebook.
 
     Attributes:
@@ -136,16 +136,13 @@ class AdditiveCodec(Codec):
                 out[rows, first : first + sub] += book[indices[rows, m]]
         return normalise_rows(out)
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        return dict(self._arrays)
-
     def config(self) -> dict[str, Any]:
         return {**super().config(), "bits": self.bits, "splits": self.splits}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray], config: dict[str, Any]):
-        bits, splits = config.get("bits"), config.get("splits")
-        if bits not in (4, 8) or not isinstance(splits, int) or splits < 1:
+        bits, splits = cls.stored_bits(config), config.get("splits")
+        if not isinstance(splits, int) or splits < 1:
             raise InputError(f"the codec's settings are not those of {cls.name}")
         return cls(dict(tensors), bits, splits)
 

@@ -5,9 +5,11 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from ..errors import InputError
 from ..scene.reference import Observations, mean_descriptors
 
 C = TypeVar("C", bound="Codec")
+F = TypeVar("F", bound="FixedCodec")
 
 ENCODE_POINTS = 1 << 14  # at a time: what encoding needs for each would add up
 BLOCK_ROWS = 2048  # encoded or decoded at once: what they pass through stays in the cache
@@ -128,3 +130,51 @@ class Codec(ABC):
     def stored(self: C) -> C:
         """This codec as it will be after a round trip through a file (float16 rounding)."""
         return type(self).from_tensors(self.tensors(), self.config())
+
+
+class ArrayCodec(Codec):
+    """A codec that is what its stored arrays say, kept as they are stored."""
+
+    _arrays: dict[str, np.ndarray]
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        return dict(self._arrays)
+
+    @classmethod
+    def stored_bits(cls, config: dict[str, Any]) -> int:
+        """Bits of an index or a number, 4 or 8.
+
+        Raises:
+            InputError: the settings are not those of this codec.
+        """
+        bits = config.get("bits")
+        if bits not in (4, 8):
+            raise InputError(f"the codec's settings are not those of {cls.name}")
+        return bits
+
+
+class FixedCodec(Codec):
+    """A codec with nothing to fit: the dimension says all."""
+
+    def __init__(self, dim: int):
+        self.dim = dim
+
+    @classmethod
+    def fit(
+        cls: type[F],
+        observations: Observations,
+        code_bytes: int = 0,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        progress: bool = False,
+    ) -> F:
+        """Nothing to fit; ``code_bytes`` is ignored."""
+        return cls(observations.dim)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        return {}
+
+    @classmethod
+    def from_tensors(cls: type[F], tensors: dict[str, np.ndarray], config: dict[str, Any]) -> F:
+        return cls(config["dim"])

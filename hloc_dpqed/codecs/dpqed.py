@@ -24,8 +24,8 @@ from ..training.kmeans import product_codebooks
 from ..training.loop import minimise
 from ..training.losses import contrastive_loss, hardest_negatives, reconstruction_loss, triplet_loss
 from .base import BLOCK_ROWS, Codec
-from .packing import codebooks_for, num_centroids, unpack_indices
-from .pq import product_codes, product_quantizer, training_rows
+from .packing import unpack_indices
+from .pq import product_codes, product_quantizer, product_shape, training_rows
 
 LOSSES = ("reconstruction", "triplet_original", "triplet_dequantized", "both", "contrastive")
 
@@ -97,13 +97,7 @@ class DPQEDCodec(Codec):
         ):
             if value not in known:
                 raise InputError(f"codec dpqed: {what} {value!r}, expected {', '.join(known)}")
-        m = codebooks_for(code_bytes, bits, cls.name)
-        if observations.dim % m:
-            raise InputError(
-                f"--code_bytes {code_bytes}: dpqed with {bits} bits an index needs {m} sub-vectors "
-                f"of equal size, and the descriptors have {observations.dim} dimensions"
-            )
-        k = num_centroids(len(observations), bits, cls.name)
+        m, k = product_shape(observations, code_bytes, bits, cls.name)
         torch.manual_seed(seed)
         start = product_codebooks(training_rows(observations, seed, 1), m, k, seed)
         codebooks = torch.nn.Parameter(torch.from_numpy(start).to(device))

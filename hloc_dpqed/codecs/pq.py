@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..scene.reference import Observations, normalise_rows
 from ..threads import spread_rows
-from .base import BLOCK_ROWS, Codec, project
+from .base import BLOCK_ROWS, ArrayCodec, project
 from .entries import entries_from_arrays, entries_to_arrays
 from .packing import codebooks_for, num_centroids
 
@@ -67,7 +67,24 @@ def product_codes(
     return codes
 
 
-class PQCodec(Codec):
+def product_shape(
+    observations: Observations, code_bytes: int, bits: int, name: str
+) -> tuple[int, int]:
+    """Number of codebooks of the codec ``name`` and of centroids in each.
+
+    Raises:
+        InputError: the dimension cannot be divided into so many sub-vectors.
+    """
+    m = codebooks_for(code_bytes, bits, name)
+    if observations.dim % m:
+        raise InputError(
+            f"--code_bytes {code_bytes}: {name} with {bits} bits an index needs {m} sub-vectors of "
+            f"equal size, the descriptors have {observations.dim} dimensions"
+        )
+    return m, num_centroids(len(observations), bits, name)
+
+
+class PQCodec(ArrayCodec):
     """Codebooks of K centroids over D / M dimensions each.
 
     Attributes:
@@ -108,20 +125,9 @@ class PQCodec(Codec):
             entries: 'float16', 'int8' or 'int4', how centroids are stored.
         """
         rows = training_rows(observations, seed, 1)
-        m, k = cls._shape(observations, code_bytes, bits)
+        m, k = product_shape(observations, code_bytes, bits, cls.name)
         centroids = train_product(rows, m, k, seed)
         return cls(entries_to_arrays("centroids", centroids, entries, parts=m), bits)
-
-    @classmethod
-    def _shape(cls, observations: Observations, code_bytes: int, bits: int) -> tuple[int, int]:
-        """Number of codebooks and of centroids in each, or an InputError."""
-        m = codebooks_for(code_bytes, bits, cls.name)
-        if observations.dim % m:
-            raise InputError(
-                f"--code_bytes {code_bytes}: {cls.name} with {bits} bits an index needs {m} "
-                f"sub-vectors of equal size, the descriptors have {observations.dim} dimensions"
-            )
-        return m, num_centroids(len(observations), bits, cls.name)
 
     def encode(self, descriptors: np.ndarray) -> np.ndarray:
         return product_codes(self._pq, descriptors, self.rotation)
@@ -140,18 +146,13 @@ class PQCodec(Codec):
         spread_rows(block, len(codes), BLOCK_ROWS)
         return out
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        return dict(self._arrays)
-
     def config(self) -> dict[str, Any]:
         return {**super().config(), "bits": self.bits}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray], config: dict[str, Any]) -> "PQCodec":
-        bits = config.get("bits", 8)
-        if bits not in (4, 8):
-            raise InputError(f"the codec's settings are not those of {cls.name}")
-        return cls(dict(tensors), bits)
+        # The first maps did not tell: they had 8.
+        return cls(dict(tensors), cls.stored_bits({"bits": 8, **config}))
 
 
 class OPQCodec(PQCodec):
@@ -186,7 +187,7 @@ class OPQCodec(PQCodec):
         Maps of fewer observations than dimensions keep their axes: they determine no rotation.
         """
         rows = training_rows(observations, seed, 1)
-        m, k = cls._shape(observations, code_bytes, bits)
+        m, k = product_shape(observations, code_bytes, bits, cls.name)
         rotation = np.eye(observations.dim, dtype=np.float32)
         if len(rows) >= max(observations.dim, 1 << bits):
             matrix = faiss.OPQMatrix(observations.dim, m)

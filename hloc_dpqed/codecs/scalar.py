@@ -12,31 +12,19 @@ from ..errors import InputError
 from ..scene.reference import Observations, normalise_rows
 from ..threads import steady_products
 from ..training.kmeans import latent_basis
-from .base import Codec, project
+from .base import ArrayCodec, Codec, FixedCodec, project
 from .entries import entries_from_arrays, entries_to_arrays
 from .pq import training_rows
 
 
-class SignCodec(Codec):
+class SignCodec(FixedCodec):
     """One bit a dimension, no parameter at all: ceil(D / 8) bytes."""
 
     name = "sign"
 
     def __init__(self, dim: int):
-        self.dim, self.code_size = dim, -(-dim // 8)
-
-    @classmethod
-    def fit(
-        cls,
-        observations: Observations,
-        code_bytes: int = 0,
-        *,
-        seed: int = 0,
-        device: str = "cpu",
-        progress: bool = False,
-    ) -> "SignCodec":
-        """Nothing to fit; ``code_bytes`` is ignored."""
-        return cls(observations.dim)
+        super().__init__(dim)
+        self.code_size = -(-dim // 8)
 
     def encode(self, descriptors: np.ndarray) -> np.ndarray:
         return np.packbits(np.asarray(descriptors) > 0, axis=1)
@@ -45,15 +33,8 @@ class SignCodec(Codec):
         bits = np.unpackbits(np.asarray(codes, np.uint8), axis=1, count=self.dim)
         return (bits.astype(np.float32) * 2 - 1) / np.float32(np.sqrt(self.dim))
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        return {}
 
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, np.ndarray], config: dict[str, Any]) -> "SignCodec":
-        return cls(config["dim"])
-
-
-class PCACodec(Codec):
+class PCACodec(ArrayCodec):
     """Principal axes, then faiss's uniform scalar quantizer with a range for each axis.
 
     Attributes:
@@ -113,20 +94,15 @@ class PCACodec(Codec):
         x = self._quantizer.decode(np.ascontiguousarray(codes, np.uint8))
         return normalise_rows(project(x, self.basis.T))
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        return dict(self._arrays)
-
     def config(self) -> dict[str, Any]:
         return {**super().config(), "bits": self.bits}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray], config: dict[str, Any]) -> "PCACodec":
-        if config.get("bits") not in (4, 8):
-            raise InputError(f"the codec's settings are not those of {cls.name}")
-        return cls(dict(tensors), config["bits"])
+        return cls(dict(tensors), cls.stored_bits(config))
 
 
-class SQ8Codec(Codec):
+class SQ8Codec(ArrayCodec):
     """faiss's 8-bit scalar quantizer: a byte for each dimension.
 
     Attributes:
@@ -165,9 +141,6 @@ class SQ8Codec(Codec):
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         return normalise_rows(self._quantizer.decode(np.ascontiguousarray(codes, np.uint8)))
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        return dict(self._arrays)
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray], config: dict[str, Any]) -> "SQ8Codec":
