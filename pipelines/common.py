@@ -175,6 +175,73 @@ def triangulate(sfm_dir: Path, reference_model: Path, *inputs: Path) -> None:
         raise InputError(f"{sfm_dir}: no point was triangulated; do images and matches fit?")
 
 
+def map_database(
+    args: argparse.Namespace,
+    images: Path,
+    sift_sfm: Path,
+    outputs: Path,
+    feature_conf: str = "superpoint_aachen",
+    **extraction: Any,
+) -> tuple[Path, Path]:
+    """hloc's way from a model with poses to one with SuperPoint's points.
+
+    Args:
+        args: with ``sfm_matcher`` and ``num_covis``.
+        images: folder of the database images.
+        sift_sfm: gives poses, and which images see the same.
+        outputs: folder of everything that is written.
+        feature_conf: of ``hloc.extract_features.confs``.
+        extraction: further arguments of ``extract_features.main``.
+
+    Returns:
+        The model and the feature file.
+
+    Raises:
+        InputError: hloc is missing or knows no such matcher, or no point was triangulated.
+    """
+    extract_features, match_features, pairs_from_covisibility = require_hloc(
+        "extract_features", "match_features", "pairs_from_covisibility"
+    )
+    reference_sfm = outputs / f"sfm_superpoint+{args.sfm_matcher}"
+    sfm_pairs = outputs / f"pairs-db-covis{args.num_covis}.txt"
+    conf = extract_features.confs[feature_conf]
+    matcher_conf = choose_conf(match_features.confs, args.sfm_matcher)
+
+    features = extract_features.main(conf, images, outputs, **extraction)
+    pairs_from_covisibility.main(sift_sfm, sfm_pairs, num_matched=args.num_covis)
+    sfm_matches = match_features.main(matcher_conf, sfm_pairs, conf["output"], outputs)
+    triangulate(reference_sfm, sift_sfm, images, sfm_pairs, features, sfm_matches)
+    return reference_sfm, features
+
+
+def retrieve_pairs(
+    args: argparse.Namespace,
+    images: Iterable[Path],
+    reference_sfm: Path,
+    outputs: Path,
+    **queries: Any,
+) -> Path:
+    """hloc's retrieval with NetVLAD; the pairs file.
+
+    Args:
+        args: with ``num_loc``.
+        images: folders of the database and query images, one or more.
+        reference_sfm: names the database images.
+        outputs: folder of everything that is written.
+        queries: which images are queries, as ``pairs_from_retrieval.main`` takes it.
+    """
+    extract_features, pairs_from_retrieval = require_hloc(
+        "extract_features", "pairs_from_retrieval"
+    )
+    loc_pairs = outputs / f"pairs-query-netvlad{args.num_loc}.txt"
+    for folder in images:
+        descriptors = extract_features.main(extract_features.confs["netvlad"], folder, outputs)
+    pairs_from_retrieval.main(
+        descriptors, loc_pairs, args.num_loc, db_model=reference_sfm, **queries
+    )
+    return loc_pairs
+
+
 def label(args: argparse.Namespace) -> str:
     """The configuration in file names, so that two configurations never share a file."""
     codec = args.codec if args.codec == "none" else f"{args.codec}{args.code_bytes}"

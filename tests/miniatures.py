@@ -47,6 +47,7 @@ class Miniature:
             self.pose[name] = np.array(image.cam_from_world().matrix())
             self.calibration[name] = self.model.cameras[image.camera_id]
         self.source: dict[Path, str] = {}
+        self.size = (scale * WIDTH, scale * HEIGHT)  # that the feature file tells
 
     def put_image(self, path: str | Path, name: str) -> None:
         """Lay the scene's image ``name`` at ``path`` of the dataset."""
@@ -200,7 +201,7 @@ class Miniature:
                 written["keypoints"] = self.keypoints(original, group["keypoints"][()][best])
                 written["descriptors"] = group["descriptors"][()][:, best]
                 written["scores"] = group["scores"][()][best]
-                written["image_size"] = np.array([WIDTH, HEIGHT]) * self.scale
+                written["image_size"] = np.array(self.size)
         return path
 
 
@@ -262,6 +263,7 @@ def cambridge(scene: Path, root: Path, name: str = "ShopFacade") -> Miniature:
 def robotcar(scene: Path, root: Path) -> tuple[Miniature, dict[str, str]]:
     """RobotCar Seasons: three cameras, square images, PNG names in the model and JPEG on disk."""
     mini = Miniature(scene, root)
+    mini.size = (1024, 1024)  # hloc's list of queries says so
     sides = ["left", "right", "rear"]
     db = {}
     for number, name in enumerate(mini.db):

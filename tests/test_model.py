@@ -296,6 +296,8 @@ def test_damaged_text_models_are_told_in_one_line(scene, tmp_path):
 
 def rewritten(model, point_id=lambda i: i, xyz=None, out=None):
     """The model with other point ids and, at some points, other coordinates."""
+    if not hasattr(model, "add_point3D_with_id"):
+        pytest.skip(f"pycolmap {pycolmap.__version__} gives points ids of its own")
     points = {
         i: (p.xyz.copy(), [(e.image_id, e.point2D_idx) for e in p.track.elements])
         for i, p in model.points3D.items()
@@ -398,6 +400,10 @@ def test_tracks_of_what_is_not_there_are_told(scene, tmp_path, text, element, to
         assert struct.unpack_from("<Q", data, 8)[0] == 1
         struct.pack_into("<II", data, 8 + 51, *element)
         path.write_bytes(data)
+    if pycolmap.__version__.startswith("3."):  # does not look: images tell what they see
+        ours, read = read_reference(scene.sfm), read_reference(tmp_path)
+        np.testing.assert_array_equal(ours.visibility.indices, read.visibility.indices)
+        return
     with pytest.raises(InputError, match=told) as error:
         load_reconstruction(tmp_path)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)

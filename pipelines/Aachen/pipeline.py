@@ -6,15 +6,15 @@ import sys
 from ..common import (
     add_compression_arguments,
     add_pairs_arguments,
-    choose_conf,
     compress_map,
     localize_queries,
     make_parser,
+    map_database,
     require_files,
     require_hloc,
     results_label,
+    retrieve_pairs,
     run_script,
-    triangulate,
 )
 
 LAYOUT = [
@@ -31,31 +31,10 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     """Map with hloc, compress, localize; the figures of the localization."""
     dataset, outputs = args.dataset, args.outputs
     require_files(dataset, LAYOUT)
-    (
-        colmap_from_nvm,
-        extract_features,
-        match_features,
-        pairs_from_covisibility,
-        pairs_from_retrieval,
-    ) = require_hloc(
-        "colmap_from_nvm",
-        "extract_features",
-        "match_features",
-        "pairs_from_covisibility",
-        "pairs_from_retrieval",
-    )
+    (colmap_from_nvm,) = require_hloc("colmap_from_nvm")
     images = dataset / "images_upright"
     sift_sfm = outputs / "sfm_sift"  # the poses of the database come from here
-    reference_sfm = outputs / f"sfm_superpoint+{args.sfm_matcher}"
-    sfm_pairs = outputs / f"pairs-db-covis{args.num_covis}.txt"
-    loc_pairs = outputs / f"pairs-query-netvlad{args.num_loc}.txt"
     results = outputs / f"Aachen_dpqed_netvlad{args.num_loc}_{results_label(args)}.txt"
-
-    retrieval_conf = extract_features.confs["netvlad"]
-    feature_conf = extract_features.confs["superpoint_aachen"]
-    matcher_conf = choose_conf(match_features.confs, args.sfm_matcher)
-
-    features = extract_features.main(feature_conf, images, outputs)
 
     colmap_from_nvm.main(
         dataset / "3D-models/aachen_cvpr2018_db.nvm",
@@ -63,16 +42,8 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         dataset / "aachen.db",
         sift_sfm,
     )
-    pairs_from_covisibility.main(sift_sfm, sfm_pairs, num_matched=args.num_covis)
-    sfm_matches = match_features.main(matcher_conf, sfm_pairs, feature_conf["output"], outputs)
-
-    triangulate(reference_sfm, sift_sfm, images, sfm_pairs, features, sfm_matches)
-
-    global_descriptors = extract_features.main(retrieval_conf, images, outputs)
-    pairs_from_retrieval.main(
-        global_descriptors, loc_pairs, args.num_loc, query_prefix="query", db_model=reference_sfm
-    )
-
+    reference_sfm, features = map_database(args, images, sift_sfm, outputs)
+    loc_pairs = retrieve_pairs(args, [images], reference_sfm, outputs, query_prefix="query")
     compressed = compress_map(args, reference_sfm, features, outputs)
 
     queries = dataset / "queries/*_time_queries_with_intrinsics.txt"

@@ -11,15 +11,15 @@ from hloc_dpqed.io.atomic import write_text
 from ..common import (
     add_compression_arguments,
     add_pairs_arguments,
-    choose_conf,
     compress_map,
     localize_queries,
     make_parser,
+    map_database,
     require_files,
     require_hloc,
     results_label,
+    retrieve_pairs,
     run_script,
-    triangulate,
 )
 
 LAYOUT = [
@@ -55,49 +55,21 @@ def parse_slices(text: str, every: list[int]) -> list[int]:
 
 def run_slice(args: argparse.Namespace, slice_: str) -> Path:
     """Map one slice with hloc, compress, localize; the slice's results."""
-    (
-        extract_features,
-        match_features,
-        pairs_from_covisibility,
-        pairs_from_retrieval,
-        upstream,
-    ) = require_hloc(
-        "extract_features",
-        "match_features",
-        "pairs_from_covisibility",
-        "pairs_from_retrieval",
-        "pipelines.CMU.pipeline",
-    )
+    extract_features, upstream = require_hloc("extract_features", "pipelines.CMU.pipeline")
     dataset, outputs = args.dataset / slice_, args.outputs / slice_
-    ref_images = dataset / "database"
-    query_images = dataset / "query"
-    sift_sfm = dataset / "sparse"
+    ref_images, query_images = dataset / "database", dataset / "query"
 
     outputs.mkdir(exist_ok=True, parents=True)
     query_list = outputs / "queries_with_intrinsics.txt"
-    sfm_pairs = outputs / f"pairs-db-covis{args.num_covis}.txt"
-    loc_pairs = outputs / f"pairs-query-netvlad{args.num_loc}.txt"
-    ref_sfm = outputs / f"sfm_superpoint+{args.sfm_matcher}"
     results = outputs / f"CMU_dpqed_netvlad{args.num_loc}_{results_label(args)}.txt"
 
-    retrieval_conf = extract_features.confs["netvlad"]
-    feature_conf = extract_features.confs["superpoint_aachen"]
-    matcher_conf = choose_conf(match_features.confs, args.sfm_matcher)
-
-    pairs_from_covisibility.main(sift_sfm, sfm_pairs, num_matched=args.num_covis)
-    features = extract_features.main(feature_conf, ref_images, outputs, as_half=True)
-    sfm_matches = match_features.main(matcher_conf, sfm_pairs, feature_conf["output"], outputs)
-    triangulate(ref_sfm, sift_sfm, ref_images, sfm_pairs, features, sfm_matches)
-
+    ref_sfm, features = map_database(args, ref_images, dataset / "sparse", outputs, as_half=True)
     upstream.generate_query_list(args.dataset, query_list, slice_)
-    global_descriptors = extract_features.main(retrieval_conf, ref_images, outputs)
-    global_descriptors = extract_features.main(retrieval_conf, query_images, outputs)
-    pairs_from_retrieval.main(
-        global_descriptors, loc_pairs, args.num_loc, query_list=query_list, db_model=ref_sfm
-    )
-
+    folders = [ref_images, query_images]
+    loc_pairs = retrieve_pairs(args, folders, ref_sfm, outputs, query_list=query_list)
     compressed = compress_map(args, ref_sfm, features, outputs)
 
+    feature_conf = extract_features.confs["superpoint_aachen"]
     features = extract_features.main(feature_conf, query_images, outputs, as_half=True)
     localize_queries(args, compressed, query_list, loc_pairs, features, results)
     return results
