@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .adalam import adalam_matches
+from .adalam import CONF, adalam_matches
 from .weights import read_weights
 
 
@@ -55,18 +55,7 @@ def adalam_class() -> type:
     class AdaLAM(base):
         """AdaLAM that does without scales and orientations where an image has none."""
 
-        default_conf: dict[str, Any] = {  # noqa: RUF012  (hloc's own form)
-            "area_ratio": 100,
-            "search_expansion": 4,
-            "ransac_iters": 128,
-            "min_inliers": 6,
-            "min_confidence": 200,
-            "orientation_difference_threshold": 30,
-            "scale_rate_threshold": 1.5,
-            "detected_scale_rate_threshold": 5,
-            "refit": True,
-            "force_seed_mnn": True,
-        }
+        default_conf: dict[str, Any] = dict(CONF)  # noqa: RUF012  (hloc's own form)
         required_inputs = [  # noqa: RUF012
             f"{key}{side}" for side in "01" for key in ("image", "descriptors", "keypoints")
         ]
