@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +28,8 @@ from .choices import (
     SELECTORS,
 )
 from .errors import InputError
+
+_Run = Callable[[dict[str, Any]], None]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -141,20 +143,7 @@ def _matcher(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; imports nothing heavy, so that ``--help`` is instant."""
-    common = _Parser(add_help=False)
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser = _Parser(prog="hloc-dpqed", description="Small visual-localization maps for hloc")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-
-    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, parents=[common])
-        sub.set_defaults(run=run)
-        return sub
-
-    sub = command("compress", _compress, "compress an hloc map to one small file")
+def _add_compress(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--reference_sfm", type=Path, required=True, metavar="DIR")
     sub.add_argument("--features", type=Path, required=True, metavar="H5")
     sub.add_argument("--output", type=Path, required=True, metavar="MAP.dpqed")
@@ -190,7 +179,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="cpu")
     sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
-    sub = command("fit-codec", _fit_codec, "fit one codec on several maps, for them to share")
+
+def _add_fit_codec(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--reference_sfm", type=Path, nargs="+", required=True, metavar="DIR")
     sub.add_argument(
         "--features", type=Path, nargs="+", required=True, metavar="H5", help="one, or one a model"
@@ -205,7 +195,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="cpu")
     sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
-    sub = command("localize", _localize, "localize queries with a map file")
+
+def _add_localize(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--map", type=Path, required=True, metavar="MAP.dpqed")
     sub.add_argument("--queries", type=Path, required=True, metavar="TXT")
     sub.add_argument("--features", type=Path, required=True, metavar="H5")
@@ -250,21 +241,24 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true")
     sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
-    sub = command("evaluate", _evaluate, "pose errors and recall of a result file")
+
+def _add_evaluate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--results", type=Path, required=True, metavar="TXT")
     sub.add_argument("--reference", type=Path, required=True, metavar="POSES_OR_SFM")
     sub.add_argument("--thresholds", default=DEFAULT_THRESHOLDS)
     sub.add_argument("--queries", type=Path, metavar="TXT", help="evaluate these images only")
     sub.add_argument("--json", action="store_true")
 
-    sub = command("info", _info, "what is in a map file, and what each part costs")
+
+def _add_info(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("map", type=Path, metavar="MAP.dpqed")
     sub.add_argument(
         "--codec_file", type=Path, metavar="PATH", help="of a map without a codec of its own"
     )
     sub.add_argument("--json", action="store_true")
 
-    sub = command("export", _export, "write a map as a COLMAP model and a feature file for hloc")
+
+def _add_export(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("map", type=Path, metavar="MAP.dpqed")
     sub.add_argument("--output", type=Path, required=True, metavar="DIR")
     sub.add_argument(
@@ -273,7 +267,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
-    sub = command("sweep", _sweep, "accuracy against bytes over codecs, code sizes and selectors")
+
+def _add_sweep(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--reference_sfm", type=Path, required=True, metavar="DIR")
     sub.add_argument("--features", type=Path, required=True, metavar="H5")
     sub.add_argument("--queries", type=Path, required=True, metavar="TXT")
@@ -306,7 +301,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="cpu")
     sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
-    sub = command("demo", _demo, "map a rendered scene, compress it, localize in it")
+
+def _add_demo(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--output", type=Path, default=Path(DEMO_OUTPUT), metavar="DIR", help="%(default)s"
     )
@@ -322,7 +318,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--threads", type=int, metavar="N")
 
-    sub = command("report", _report, "one HTML file: bytes, accuracy, points, cameras, matches")
+
+def _add_report(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("maps", type=Path, nargs="+", metavar="MAP.dpqed")
     sub.add_argument("--queries", type=Path, required=True, metavar="TXT")
     sub.add_argument("--features", type=Path, required=True, metavar="H5", help="of the queries")
@@ -348,6 +345,52 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="cpu")
     sub.add_argument("--seed", type=int, default=0, help="of the first RANSAC run")
     sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; imports nothing heavy, so that ``--help`` is instant."""
+    common = _Parser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = _Parser(prog="hloc-dpqed", description="Small visual-localization maps for hloc")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+
+    # Each command: its name, what runs it, its arguments, and what it is for.
+    table: tuple[tuple[str, _Run, Callable[[argparse.ArgumentParser], None], str], ...] = (
+        ("compress", _compress, _add_compress, "compress an hloc map to one small file"),
+        (
+            "fit-codec",
+            _fit_codec,
+            _add_fit_codec,
+            "fit one codec on several maps, for them to share",
+        ),
+        ("localize", _localize, _add_localize, "localize queries with a map file"),
+        ("evaluate", _evaluate, _add_evaluate, "pose errors and recall of a result file"),
+        ("info", _info, _add_info, "what is in a map file, and what each part costs"),
+        (
+            "export",
+            _export,
+            _add_export,
+            "write a map as a COLMAP model and a feature file for hloc",
+        ),
+        (
+            "sweep",
+            _sweep,
+            _add_sweep,
+            "accuracy against bytes over codecs, code sizes and selectors",
+        ),
+        ("demo", _demo, _add_demo, "map a rendered scene, compress it, localize in it"),
+        (
+            "report",
+            _report,
+            _add_report,
+            "one HTML file: bytes, accuracy, points, cameras, matches",
+        ),
+    )
+    for name, run, add_arguments, text in table:
+        sub = commands.add_parser(name, help=text, description=text, parents=[common])
+        sub.set_defaults(run=run)
+        add_arguments(sub)
     return parser
 
 
