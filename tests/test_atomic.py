@@ -85,6 +85,9 @@ def test_read_only_folder(tmp_path):
 def test_checking_an_output_creates_nothing(tmp_path):
     check_output(tmp_path / "a" / "b" / "out")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file is not a folder"):
+        check_output(tmp_path / "file" / "b" / "out")
 
 
 def test_a_full_disk_is_told_in_one_line(tmp_path):
@@ -168,3 +171,32 @@ def test_threads_write_the_same_file(tmp_path):
         thread.join()
     check_whole(path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_replaces_one_of_its_own_kind_only(tmp_path):
+    folder = tmp_path / "out"
+    for content in ("one", "two"):
+        with atomic_directory(folder, {"own.txt"}) as temporary:
+            (temporary / "own.txt").write_text(content)
+        assert (folder / "own.txt").read_text() == content and os.listdir(tmp_path) == ["out"]
+    with pytest.raises(ZeroDivisionError), atomic_directory(folder, {"own.txt"}):
+        raise ZeroDivisionError
+    assert (folder / "own.txt").read_text() == "two" and os.listdir(tmp_path) == ["out"]
+    (folder / "other.txt").write_text("of somebody")
+    with pytest.raises(InputError, match=r"holds other than own.txt"):
+        atomic_directory(folder, {"own.txt"}).__enter__()
+    assert sorted(os.listdir(folder)) == ["other.txt", "own.txt"]
+
+
+def test_a_folder_whose_name_is_taken_meanwhile_stays(tmp_path):
+    """What stepped aside comes back where the new folder cannot take its place."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "own.txt").write_text("old")
+    with (
+        pytest.raises(InputError, match="cannot be written"),
+        atomic_directory(folder, {"own.txt"}) as temporary,
+    ):
+        (temporary / "own.txt").write_text("new")
+        temporary.rename(tmp_path / "gone")  # there is nothing to move any more
+    assert (folder / "own.txt").read_text() == "old"

@@ -225,3 +225,22 @@ def test_the_kind_of_features(tmp_path):
     with h5py.File(path, "a") as file:
         file.attrs["extractor"] = "superpoint"
     assert feature_kind(path)["extractor"] == "superpoint"
+
+
+def test_image_sizes_alone(tmp_path):
+    path = written(
+        tmp_path / "f.h5",
+        {
+            "a.jpg": {"image_size": np.array([640, 480])},
+            "none.jpg": {"scores": np.zeros(0)},
+            "words.jpg": {"image_size": np.array([b"wide", b"high"])},
+            "three.jpg": {"image_size": np.array([1, 2, 3])},
+        },
+    )
+    with FeatureFile(path) as file:
+        assert file.image_size("a.jpg") == (640, 480)
+        assert file.image_size("none.jpg") is None and file.image_size("absent.jpg") is None
+        with pytest.raises(InputError, match=r"'words.jpg': image_size does not hold numbers"):
+            file.image_size("words.jpg")
+        with pytest.raises(InputError, match=r"'three.jpg': image_size has shape \(3,\)"):
+            file.image_size("three.jpg")

@@ -11,7 +11,7 @@ from hloc_dpqed.localization.pose import (
     estimate_pose_best_first,
     estimation_options,
 )
-from hloc_dpqed.scene.projection import project_points
+from hloc_dpqed.scene.projection import project_points, too_far
 
 MODELS = [m for m in pycolmap.CameraModelId.__members__ if m != "INVALID"]
 
@@ -70,3 +70,16 @@ def test_queries_of_every_camera_model_are_localized(model, estimator):
     found = estimate_pose_best_first(xy, points, np.arange(len(xy)), camera, options, 1, estimator)
     assert found["num_inliers"] == len(xy) > 20
     np.testing.assert_allclose(found["cam_from_world"].matrix(), POSE, atol=1e-4)
+
+
+def test_what_is_too_far():
+    rng = np.random.default_rng(1)
+    xyz, centres = rng.uniform(-1, 1, (50, 3)), rng.uniform(-1, 1, (5, 3))
+    positions = np.array([[0, 0, 0], [1e5, 0, 0], [0, 0, 1e8]])
+    assert too_far(positions, xyz, centres).tolist() == [False, False, True]
+    moved = np.array([5e5, 4e6, 3e6])
+    assert too_far(positions + moved, xyz + moved, centres + moved).tolist() == [0, 0, 1]
+    # No size to compare with: nothing is too far.
+    assert not too_far(positions, xyz[:0], centres).any()
+    assert not too_far(positions, xyz, centres[:0]).any()
+    assert not too_far(positions, np.tile(centres[:1], (4, 1)), centres[:1]).any()
