@@ -1,5 +1,6 @@
 """A reader sees the old file or the new one, whatever happens to the writer."""
 
+import errno
 import os
 import resource
 import signal
@@ -188,15 +189,22 @@ def test_a_folder_replaces_one_of_its_own_kind_only(tmp_path):
     assert sorted(os.listdir(folder)) == ["other.txt", "own.txt"]
 
 
-def test_a_folder_whose_name_is_taken_meanwhile_stays(tmp_path):
-    """What stepped aside comes back where the new folder cannot take its place."""
+def test_a_folder_that_cannot_be_replaced_comes_back(tmp_path, monkeypatch):
+    """What stepped aside returns where the new folder cannot take its place."""
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "own.txt").write_text("old")
+    real = os.replace
     with (
-        pytest.raises(InputError, match="cannot be written"),
+        pytest.raises(InputError, match="out: cannot be written"),
         atomic_directory(folder, {"own.txt"}) as temporary,
     ):
         (temporary / "own.txt").write_text("new")
-        temporary.rename(tmp_path / "gone")  # there is nothing to move any more
-    assert (folder / "own.txt").read_text() == "old"
+
+        def failing(source, target):  # a mock: no disk fails at will
+            if source == temporary:
+                raise OSError(errno.EIO, "no")
+            real(source, target)
+
+        monkeypatch.setattr(os, "replace", failing)
+    assert (folder / "own.txt").read_text() == "old" and os.listdir(tmp_path) == ["out"]
