@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,20 +124,18 @@ def main(
 
     start = time.perf_counter()
     compressed = read_map(map, codec_file)
-    localizer = Localizer(
-        compressed,
-        matcher,
-        matcher_weights=matcher_weights,
-        symmetric=symmetric,
-        ransac_thresh=ransac_thresh,
-        covisibility_clustering=covisibility_clustering,
-        best_first=not ransac_all_matches,
-        pose_estimator=pose_estimator,
-        config=config,
-        min_inliers=min_inliers,
-        seed=seed,
-        device=device,
-    )
+    options: dict[str, Any] = {
+        "matcher": matcher,
+        "symmetric": symmetric,
+        "ransac_thresh": ransac_thresh,
+        "covisibility_clustering": covisibility_clustering,
+        "best_first": not ransac_all_matches,
+        "pose_estimator": pose_estimator,
+        "config": config,
+        "min_inliers": min_inliers,
+        "seed": seed,
+    }
+    localizer = Localizer(compressed, matcher_weights=matcher_weights, device=device, **options)
     loaded = time.perf_counter()
 
     retrieved = retrieve(
@@ -149,15 +147,7 @@ def main(
     conf = {
         "queries": [[n, str(c.model.name), c.width, c.height, c.params.tolist()] for n, c in todo],
         "retrieval": retrieved,
-        "matcher": matcher,
-        "symmetric": symmetric,
-        "ransac_thresh": ransac_thresh,
-        "covisibility_clustering": covisibility_clustering,
-        "ransac_all_matches": ransac_all_matches,
-        "pose_estimator": pose_estimator,
-        "min_inliers": min_inliers,
-        "config": config,
-        "seed": seed,
+        "options": options,
         "logs": logs is not None,
         "versions": [__version__, pycolmap.__version__, torch.__version__, np.__version__],
     }
@@ -171,35 +161,15 @@ def main(
         if done.num_resumed:
             logger.info(f"{part}: continuing after {done.num_resumed} queries")
 
-        scaled: list[str] = []  # the first that is: told once
-
-        def stream() -> Iterator[Query]:
-            for name, camera in todo[done.num_resumed :]:
-                local = file.read(name)
-                if len(local.descriptors):
-                    dim = local.descriptors.shape[1]
-                    check_dimension(compressed, dim, f"{features}: image {name!r}")
-                fitted = features_for_camera(local, camera, f"{features}: image {name!r}")
-                if fitted is not local and not scaled:
-                    scaled.append(name)
-                    logger.warning(scaling(f"{features}: query {name!r}", local, camera))
-                yield Query(name, camera, fitted, None if retrieved is None else retrieved[name])
-
         with tqdm(
             total=len(todo), initial=done.num_resumed, desc="Localizing", disable=not progress
         ) as bar:
-            for outcome in localizer.localize_many(stream()):
+            stream = read_stream(file, todo[done.num_resumed :], compressed, retrieved)
+            for outcome in localizer.localize_many(stream):
                 done.add(_record(compressed, outcome, logs is not None))
                 bar.update()
 
-        # Only what the results need is held for all queries: there may be 100,000 of them.
-        found: dict[str, list[list[float]] | None] = {}
-        matches = inliers = rejected = 0
-        for record in done.records():
-            found[record["name"]] = record["cam_from_world"]
-            matches += record["num_correspondences"]
-            inliers += record["num_inliers"] if record["cam_from_world"] is not None else 0
-            rejected += record["rejected"]
+        found, counts = _totals(done)
         poses: dict[str, np.ndarray] = {}
         for name, _ in query_list:
             pose = found.get(name)
@@ -217,18 +187,61 @@ def main(
     figures = {
         "num_queries": len(query_list),
         "num_localized": num_localized,
-        "num_rejected": rejected,
-        "mean_matches": matches / len(query_list),
-        "mean_inliers": inliers / len(query_list),
+        "num_rejected": counts["rejected"],
+        "mean_matches": counts["matches"] / len(query_list),
+        "mean_inliers": counts["inliers"] / len(query_list),
         "seconds_load": loaded - start,
         "seconds_per_query": (finished - loaded) / max(len(query_list) - done.num_resumed, 1),
         "num_resumed": done.num_resumed,
         "threads": used_threads,
         "results": str(results),
     }
+    rejected = counts["rejected"]
     told = f", {rejected} poses rejected for too few inliers" if rejected else ""
     logger.info(f"Localized {num_localized} / {len(query_list)} queries{told}, poses in {results}")
     return figures
+
+
+def read_stream(
+    file: FeatureFile,
+    queries: Sequence[tuple[str, pycolmap.Camera]],
+    compressed: CompressedMap,
+    retrieved: dict[str, list[int]] | None,
+) -> Iterator[Query]:
+    """The queries with their features, read one after the other and checked against the map.
+
+    Features of a resized image are scaled to the camera; the first that are is told.
+
+    Raises:
+        InputError: features of another dimension than the map's, or of an image of another shape
+            than the camera's.
+    """
+    told = False
+    for name, camera in queries:
+        where = f"{file.path}: image {name!r}"
+        local = file.read(name)
+        if len(local.descriptors):
+            check_dimension(compressed, local.descriptors.shape[1], where)
+        fitted = features_for_camera(local, camera, where)
+        if fitted is not local and not told:
+            told = True
+            logger.warning(scaling(f"{file.path}: query {name!r}", local, camera))
+        yield Query(name, camera, fitted, None if retrieved is None else retrieved[name])
+
+
+def _totals(done: Checkpoint) -> tuple[dict[str, list[list[float]] | None], dict[str, int]]:
+    """The pose of each finished query, and sums over them.
+
+    Only what the results need is held for all queries: there may be 100,000 of them.
+    """
+    found: dict[str, list[list[float]] | None] = {}
+    counts = {"matches": 0, "inliers": 0, "rejected": 0}
+    for record in done.records():
+        found[record["name"]] = record["cam_from_world"]
+        counts["matches"] += record["num_correspondences"]
+        counts["inliers"] += record["num_inliers"] if record["cam_from_world"] is not None else 0
+        counts["rejected"] += record["rejected"]
+    return found, counts
 
 
 def result_names(
