@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,6 @@ def main(
     missing = [cell for cell in cells if cell not in outcomes]
     logger.info(f"{len(cells)} cells, {len(outcomes)} of them measured before")
 
-    selected: dict[tuple[str, int, int], np.ndarray] = {}
     kind = feature_kind(features)
     localizing = {
         "matcher": matcher,
@@ -197,33 +196,22 @@ def main(
     }
     bar = tqdm(total=len(cells), initial=len(outcomes), desc="Sweep", disable=not progress)
     with bar, fit_folder(output / "fits") as resume:
-        for (codec, size, seed), group in itertools.groupby(missing, key=_codec_of):
-            options = codec_options.get(codec, {})
-            bar.set_postfix_str(f"fitting {codec} {size} B")
-            # One codec for all selections: fitted on every point.
-            first = CompressConf(
-                "all", codec, size, granularity, seed, {}, options, codec_train="all"
-            )
-            compressor = Compressor(
-                reference, observations, first, work=Work(device, resume=resume), features=kind
-            )
-            # What a selector chose with its eye on a codec is for that codec alone.
-            selected = {key: rows for key, rows in selected.items() if key[0] not in SEE_CODEC}
-            for cell in group:
-                bar.set_postfix_str(f"{codec} {size} B {cell.selector} {cell.num_points} points")
-                own = selector_options.get(cell.selector, {})
-                wanted = (cell.selector, cell.num_points, cell.seed)
-                if wanted not in selected:
-                    selected[wanted] = select_points(
-                        compressor.problem, cell.selector, cell.num_points, seed=seed, **own
-                    )
-                compressor.conf = replace(first, selector=cell.selector, selector_options=own)
-                data = to_bytes(compressor.with_points(selected[wanted]))
-                outcome = measure_file(data, posed, ransac_seeds, **localizing)
-                content = {"cell": asdict(cell), "outcome": outcome}
-                write_text(paths[cell], json.dumps(content, allow_nan=False))
-                outcomes[cell] = outcome
-                bar.update()
+        base = CompressConf("all", granularity=granularity, codec_train="all")
+        work = Work(device, resume=resume)
+        made = make_maps(
+            missing,
+            lambda conf: Compressor(reference, observations, conf, work=work, features=kind),
+            base,
+            codec_options,
+            selector_options,
+            bar.set_postfix_str,
+        )
+        for cell, data in made:
+            outcome = measure_file(data, posed, ransac_seeds, **localizing)
+            content = {"cell": asdict(cell), "outcome": outcome}
+            write_text(paths[cell], json.dumps(content, allow_nan=False))
+            outcomes[cell] = outcome
+            bar.update()
 
     in_order = [(cell, outcomes[cell]) for cell in cells]
     data = csv_bytes(in_order, reference.num_points, limits)
@@ -239,6 +227,43 @@ def main(
     for line in optimum_lines(in_order, reference.num_points, chosen["code_budgets"]):
         logger.info(line)
     return table
+
+
+def make_maps(
+    cells: Sequence[Cell],
+    compressor_of: Callable[[CompressConf], Compressor],
+    base: CompressConf,
+    codec_options: dict[str, dict[str, Any]],
+    selector_options: dict[str, dict[str, Any]],
+    tell: Callable[[str], None],
+) -> Iterator[tuple[Cell, bytes]]:
+    """The map file of each cell; cells of one codec and seed, which follow one another, share it.
+
+    Args:
+        cells: in the order of ``plan``.
+        compressor_of: of the uncompressed map, with a configuration.
+        base: what the cells have in common; one codec serves all selections, fitted on every point.
+        codec_options, selector_options: by name.
+        tell: what is being done.
+    """
+    selected: dict[tuple[str, int, int], np.ndarray] = {}
+    for (codec, size, seed), group in itertools.groupby(cells, key=_codec_of):
+        tell(f"fitting {codec} {size} B")
+        options = codec_options.get(codec, {})
+        first = replace(base, codec=codec, code_bytes=size, seed=seed, codec_options=options)
+        compressor = compressor_of(first)
+        # What a selector chose with its eye on a codec is for that codec alone.
+        selected = {key: rows for key, rows in selected.items() if key[0] not in SEE_CODEC}
+        for cell in group:
+            tell(f"{codec} {size} B {cell.selector} {cell.num_points} points")
+            own = selector_options.get(cell.selector, {})
+            wanted = (cell.selector, cell.num_points, cell.seed)
+            if wanted not in selected:
+                selected[wanted] = select_points(
+                    compressor.problem, cell.selector, cell.num_points, seed=seed, **own
+                )
+            compressor.conf = replace(first, selector=cell.selector, selector_options=own)
+            yield cell, to_bytes(compressor.with_points(selected[wanted]))
 
 
 def _arguments_of(output: Path) -> Any:
