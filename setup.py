@@ -32,7 +32,7 @@ setup(
     install_requires=[
         "faiss-cpu>=1.11",  # the first with RaBitQ
         "h5py>=3.15.1",  # the first whose groups hold no time: an export has the same bytes again
-        "numpy>=1.24",
+        "numpy>=1.25",
         "pycolmap>=3.13",
         "safetensors>=0.4",
         "threadpoolctl>=3.3",  # the first that knows the OpenBLAS of numpy 2
