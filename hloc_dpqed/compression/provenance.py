@@ -31,13 +31,18 @@ def provenance(conf: CompressConf) -> dict[str, Any]:
             "codec_options": conf.codec_options,
             **asked,
         },
-        "versions": {
-            "hloc_dpqed": __version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "torch": torch.__version__,
-            "faiss": faiss.__version__,
-            "pycolmap": pycolmap.__version__,
-            "h5py": h5py.__version__,
-        },
+        "versions": library_versions(),
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of this package and of what it computes with."""
+    return {
+        "hloc_dpqed": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+        "faiss": faiss.__version__,
+        "pycolmap": pycolmap.__version__,
+        "h5py": h5py.__version__,
     }

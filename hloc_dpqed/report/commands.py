@@ -1,18 +1,11 @@
 """The commands and versions that a report ends with."""
 
-import platform
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import faiss
-import h5py
-import numpy as np
-import pycolmap
-import torch
-
-from .. import __version__
+from ..compression.provenance import library_versions
 from .html import escape, table
 from .outcomes import MapOutcome
 
@@ -98,13 +91,4 @@ def present_versions() -> dict[str, str]:
     """Versions of what made the report."""
     import plotly
 
-    return {
-        "hloc_dpqed": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": torch.__version__,
-        "faiss": faiss.__version__,
-        "pycolmap": pycolmap.__version__,
-        "h5py": h5py.__version__,
-        "plotly": plotly.__version__,
-    }
+    return {**library_versions(), "plotly": plotly.__version__}
