@@ -7,6 +7,7 @@ import numpy as np
 from ..entropy.rans import Coder, DamagedStream, Player, Recorder, code_integers
 from ..errors import InputError
 from ..maps.compressed import CompressedMap
+from ..scene.projection import camera_centres
 from .points import pixels_per_radian
 
 POSE_PIXELS = 0.05  # how far the poses' rounding may move a projection
@@ -83,7 +84,7 @@ def quantize_poses(poses: np.ndarray, grid: PoseGrid) -> tuple[np.ndarray, np.nd
     q = quaternions(poses[:, :, :3])
     largest = np.abs(q).argmax(1)
     others = q[np.arange(4) != largest[:, None]].reshape(-1, 3)
-    centres = -np.einsum("nji,nj->ni", poses[:, :, :3], poses[:, :, 3])
+    centres = camera_centres(poses)
     numbers = np.concatenate([others / grid.rotation_step, centres / grid.centre_step], 1)
     if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0) > 2.0**52:
         raise InputError("an image's pose is not finite or too far away to be stored")

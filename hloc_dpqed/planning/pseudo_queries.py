@@ -11,6 +11,7 @@ from ..evaluation.pose_errors import pose_error
 from ..io.features import ImageFeatures
 from ..localization.localizer import Correspondences, Localizer
 from ..maps.compressed import CompressedMap
+from ..scene.projection import camera_centres
 from ..scene.reference import Observations, ReferenceMap
 from ..scene.spatial import spread_folds
 from ..scene.visibility import Visibility
@@ -157,7 +158,7 @@ def expected_error(
 
 def scene_extent(cam_from_world: np.ndarray) -> float:
     """Length of the diagonal of the box around the camera centres, in map units."""
-    centres = -np.einsum("iba,ib->ia", cam_from_world[:, :, :3], cam_from_world[:, :, 3])
+    centres = camera_centres(cam_from_world)
     return float(np.linalg.norm(np.ptp(centres, axis=0)))
 
 

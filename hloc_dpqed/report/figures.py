@@ -8,6 +8,7 @@ import numpy as np
 import pycolmap
 
 from ..errors import InputError
+from ..scene.projection import camera_centres
 
 MAX_DRAWN = 40_000  # points of a kind
 COLOURS = ("#4c4c4c", "#1f77b4", "#ff7f0e", "#9467bd", "#17becf", "#e377c2", "#8c564b", "#bcbd22")
@@ -174,7 +175,7 @@ def scene_figure(
 
     first = next(iter(kept))
     everything = np.concatenate([kept[first], dropped.get(first, np.zeros((0, 3)))])
-    centres = _centres(database[0])
+    centres = camera_centres(database[0])
     low, high = _box(np.concatenate([everything, centres]) if len(everything) else centres)
     size = 0.03 * float(np.linalg.norm(high - low))
     # Browsers draw in float32, which has half a metre at the radius of the earth.
@@ -247,11 +248,6 @@ def scene_figure(
         template="plotly_white",
     )
     return figure, hidden
-
-
-def _centres(poses: np.ndarray) -> np.ndarray:
-    """(n, 3) camera centres of (n, 3, 4) poses."""
-    return -np.einsum("nji,nj->ni", poses[:, :, :3], poses[:, :, 3])
 
 
 def _box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..errors import InputError
+from .projection import camera_centres
 
 
 def spread_folds(cam_from_world: np.ndarray, num_folds: int, seed: int = 0) -> np.ndarray:
@@ -25,7 +26,7 @@ def spread_folds(cam_from_world: np.ndarray, num_folds: int, seed: int = 0) -> n
     count = len(cam_from_world)
     if not 2 <= num_folds <= count:
         raise InputError(f"{num_folds} folds: expected 2 to {count}, the number of images")
-    centres = -np.einsum("iba,ib->ia", cam_from_world[:, :, :3], cam_from_world[:, :, 3])
+    centres = camera_centres(cam_from_world)
     order = spatial_order(centres)
     rng = np.random.default_rng(seed)
     folds = np.empty(count, np.int64)

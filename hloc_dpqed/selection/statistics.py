@@ -6,6 +6,7 @@ import numpy as np
 import pycolmap
 import torch
 
+from ..scene.projection import camera_centres
 from ..scene.reference import Observations
 from ..scene.visibility import Visibility
 from ..threads import spread
@@ -132,7 +133,7 @@ def could_see(
     by_point, _ = visibility.transpose()
     image, point = visibility.image_of_observation(), visibility.indices
     rotation, translation = cam_from_world[:, :, :3], cam_from_world[:, :, 3]
-    centres = -np.einsum("iba,ib->ia", rotation, translation)
+    centres = camera_centres(cam_from_world)
     ray = centres[image] - xyz[point]
     distance = np.maximum(np.linalg.norm(ray, axis=1), 1e-12)
     lengths = visibility.track_lengths()
