@@ -69,13 +69,28 @@ def read_array(data, size):
     return table
 
 
-def read_points(data, count, grid):
+def rotation_matrix(q):
+    n = np.sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3])
+    w, x, y, z = (v / n for v in q)
+    return [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+
+
+def read_points(data, count, grid, frame):
     numbers = np.cumsum(Stream(data, 0, 1, 64).integers([0] * count), dtype=np.int64)
     u = [sum((numbers >> 3 * k + 2 - a & 1) << k for k in range(21)) for a in range(3)]
     q, half = np.stack(u, 1) - 2**20, 1 << grid["core"] - 1
     o, r = np.divmod(np.maximum(abs(q) - 2 * half, 0), half)
     g = np.where(abs(q) < 2 * half, abs(q), half + r << o + 1) * np.sign(q)
-    return q.tolist(), np.array(grid["origin"]) + g * (2 * grid["xyz_error"])
+    y = g * (2 * grid["xyz_error"])
+    if frame is None:  # version 1
+        return q.tolist(), np.array(grid["origin"]) + y
+    r, o = rotation_matrix(frame["rotation"]), frame["origin"]
+    x = [o[a] + (y[:, 0] * r[0][a] + y[:, 1] * r[1][a] + y[:, 2] * r[2][a]) for a in range(3)]
+    return q.tolist(), np.stack(x, 1)
 
 
 def find_candidates(p, stride, reach, cells, tracks, num_images):
@@ -140,7 +155,7 @@ def read(path):
         assert hashlib.sha256(hashed[name]).hexdigest()[:16] == digest
     (images, points, _), (rows, size) = meta["counts"], meta["codes"]
     codes = read_array(part["codes"], rows * size).reshape(rows, size)
-    cells, xyz = read_points(part["points"], points, meta["points"])
+    cells, xyz = read_points(part["points"], points, meta["points"], meta.get("frame"))
     tracks = read_visibility(part["visibility"], cells, images, meta["visibility"]["neighbours"])
     if "order" in part:
         width = 2 if points <= 65536 else 4

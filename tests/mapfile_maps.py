@@ -5,7 +5,7 @@ import pycolmap
 
 from hloc_dpqed.codecs.none import NoneCodec
 from hloc_dpqed.codecs.pq import PQCodec
-from hloc_dpqed.mapfile.poses import rotation_matrices
+from hloc_dpqed.mapfile.frame import rotation_matrices
 from hloc_dpqed.maps.compressed import CompressedMap, GlobalDescriptors
 from hloc_dpqed.scene.visibility import Visibility
 

@@ -92,9 +92,10 @@ def test_every_byte_earns_its_place(south_building, tmp_path):
     assert np.median(moved) < 0.25 and np.percentile(moved, 99) < 0.75
 
 
-def test_golden_file():
-    golden = read_map(DATA / "golden_v1.dpqed")
-    expected = json.loads((DATA / "golden_v1.json").read_text())
+@pytest.mark.parametrize("version", [1, 2])
+def test_golden_file(version):
+    golden = read_map(DATA / f"golden_v{version}.dpqed")
+    expected = json.loads((DATA / f"golden_v{version}.json").read_text())
     assert golden.image_names == expected["image_names"]
     assert [c.model.name for c in golden.cameras] == expected["camera_models"]
     assert [c.params.tolist() for c in golden.cameras] == expected["camera_params"]
@@ -109,4 +110,5 @@ def test_golden_file():
     assert golden.global_descriptors is not None
     assert golden.global_descriptors.codes.tolist() == expected["global_codes"]
     assert golden.metadata == expected["made"]
-    assert_independent_reader_agrees(DATA / "golden_v1.dpqed")
+    assert_independent_reader_agrees(DATA / f"golden_v{version}.dpqed")
+    assert map_info(DATA / f"golden_v{version}.dpqed")["format_version"] == version

@@ -271,7 +271,7 @@ def test_unknown_codec(tmp_path):
 
 def test_versions(tmp_path):
     metadata, sections, _ = split(DATA)
-    refuse(tmp_path, join({**metadata, "format_version": 2}, sections), "upgrade")
+    refuse(tmp_path, join({**metadata, "format_version": 3}, sections), "upgrade")
     more = {**sections, "novelty": b"news"}
     refuse(tmp_path, join(metadata, more), "needs section 'novelty'")
     path = tmp_path / "map.dpqed"
@@ -300,7 +300,9 @@ def test_missing_sections(tmp_path):
     ("keys", "value", "reason"),
     [
         (("granularity",), "image", "granularity is unknown"),
-        (("points", "origin"), [0, 0], "grid of points"),
+        (("frame", "origin"), [0, 0], "frame is impossible"),
+        (("frame", "rotation"), [1, 0, 0], "frame is impossible"),
+        (("frame", "rotation"), [1, 1, 0, 0], "frame is impossible"),
         (("points", "xyz_error"), 0, "grid of points"),
         (("points", "core"), 30, "grid of points"),
         (("visibility", "neighbours"), 0, "number of neighbours"),

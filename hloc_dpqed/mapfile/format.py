@@ -19,6 +19,7 @@ from ..io.atomic import write_bytes
 from ..maps.compressed import CompressedMap, GlobalDescriptors
 from ..scene.visibility import Visibility
 from .container import pack, unpack
+from .frame import Frame
 from .points import (
     XYZ_PIXELS,
     Grid,
@@ -33,7 +34,7 @@ from .poses import PoseGrid, check_poses, decode_poses, encode_poses
 from .text import decode_cameras, decode_names, encode_cameras, encode_names
 from .tracks import MAX_NEIGHBOURS, decode_tracks, encode_tracks
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 REQUIRED = ("codes", "cameras", "names", "points", "poses", "visibility")
 OPTIONAL = ("global.codec", "global.codes", "padding", "scores")
 KNOWN = (*REQUIRED, *OPTIONAL, "codec", "order")
@@ -75,7 +76,8 @@ def to_bytes(
 
     Args:
         compressed: the map. In the order of ``canonical_order`` its points need no permutation.
-        xyz_error: greatest error of a point's coordinates in map units; None: ``xyz_pixels``.
+        xyz_error: greatest error of a point along each axis of the file's frame, in map units;
+            None: ``xyz_pixels``.
         xyz_pixels: the same in pixels at the distance of the nearest observing camera
             (``choose_grid``).
         score_levels: levels of the detection scores, 2 to 64; 0 leaves them out, they then read
@@ -97,7 +99,7 @@ def to_bytes(
         visibility = renumber(visibility, np.argsort(order))
     sections["points"] = encode_points(numbers[order])
     sections["visibility"], neighbours = encode_tracks(visibility, cells[order])
-    sections["poses"], pose_grid, pose_error = encode_poses(compressed)
+    sections["poses"], pose_grid, pose_error = encode_poses(compressed, grid)
     sections["names"] = encode_names(compressed.image_names)
     sections["cameras"] = encode_cameras(compressed.cameras, compressed.camera_index.tolist())
     sections["codes"] = encode_arrays([compressed.codes])
@@ -115,11 +117,8 @@ def to_bytes(
         "format_version": FORMAT_VERSION,
         "granularity": compressed.granularity,
         "made": compressed.metadata,
-        "points": {
-            "core": grid.core,
-            "origin": grid.origin.tolist(),
-            "xyz_error": grid.xyz_error,
-        },
+        "frame": {"origin": grid.frame.origin.tolist(), "rotation": grid.frame.quat.tolist()},
+        "points": {"core": grid.core, "xyz_error": grid.xyz_error},
         "poses": {
             "centre_step": pose_grid.centre_step,
             "pixel_error": float(f"{pose_error:.3g}"),
@@ -414,15 +413,13 @@ def _decode(
         raise DamagedStream("its granularity is unknown")
     rows = points if granularity == "point" else observations
 
-    spec = metadata["points"]
-    origin, error, core = np.array(spec["origin"], np.float64), spec["xyz_error"], spec["core"]
-    if origin.shape != (3,) or not np.isfinite(origin).all() or not _positive(error):
-        raise DamagedStream("its grid of points is impossible")
-    if type(core) is not int or not 4 <= core <= 19:
+    frame = _decode_frame(metadata)
+    error, core = metadata["points"]["xyz_error"], metadata["points"]["core"]
+    if not _positive(error) or type(core) is not int or not 4 <= core <= 19:
         raise DamagedStream("its grid of points is impossible")
     numbers = decode_points(sections["points"], points)
     cells = cells_of_morton(numbers)
-    xyz = Grid(origin, error, core).coordinates(cells)
+    xyz = Grid(frame, error, core).coordinates(cells)
     neighbours = metadata["visibility"]["neighbours"]
     if type(neighbours) is not int or not 1 <= neighbours <= MAX_NEIGHBOURS:
         raise DamagedStream("its number of neighbours is impossible")
@@ -439,6 +436,9 @@ def _decode(
     if not _positive(spec["rotation_step"]) or not _positive(spec["centre_step"]):
         raise DamagedStream("its grid of poses is impossible")
     pose_grid = PoseGrid(spec["rotation_step"], spec["centre_step"])
+    poses = decode_poses(sections["poses"], images, pose_grid)
+    if metadata["format_version"] > 1:  # before, poses stood in the map's frame
+        poses = frame.poses_in_map(poses)
     cameras, camera_index = decode_cameras(sections["cameras"], images, limit)
     if metadata["codes"] != [rows, code_size]:
         raise DamagedStream("its codes are not those of its codec")
@@ -449,13 +449,25 @@ def _decode(
         "image_names": decode_names(sections["names"], images, limit),
         "cameras": cameras,
         "camera_index": np.array(camera_index, np.int32),
-        "cam_from_world": decode_poses(sections["poses"], images, pose_grid),
+        "cam_from_world": poses,
         "xyz": xyz,
         "visibility": visibility,
         "granularity": granularity,
         "codes": decode_arrays(sections["codes"], [_spec("U8", metadata["codes"])])[0],
         "scores": scores,
     }
+
+
+def _decode_frame(metadata: dict[str, Any]) -> Frame:
+    """Of a file of version 1: an origin and the map's axes."""
+    old = metadata["format_version"] == 1
+    origin = np.array(metadata["points" if old else "frame"]["origin"], np.float64)
+    quat = np.array([1, 0, 0, 0] if old else metadata["frame"]["rotation"], np.float64)
+    if origin.shape != (3,) or not np.isfinite(origin).all():
+        raise DamagedStream("its frame is impossible")
+    if quat.shape != (4,) or not abs(np.linalg.norm(quat) - 1) <= 1e-6:
+        raise DamagedStream("its frame is impossible")
+    return Frame(origin, quat)
 
 
 def _decode_global_codes(

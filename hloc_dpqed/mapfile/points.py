@@ -10,6 +10,7 @@ from ..entropy.rans import Coder, Player, Recorder, code_integers
 from ..errors import InputError
 from ..maps.compressed import CompressedMap
 from ..scene.projection import camera_centres, too_far
+from .frame import Frame, first_camera_quat
 
 AXIS_BITS = 21  # three axes fill 63 bits of a Morton number
 HALF = 1 << (AXIS_BITS - 1)
@@ -21,14 +22,14 @@ class Grid:
     """A grid that is uniform in its core and coarser, octave by octave, outside.
 
     Attributes:
-        origin: (3,) float64.
-        xyz_error: greatest error per axis, in map units, of a coordinate within ``2**core`` steps
-            of the origin; a step is twice this. Farther out the step doubles with the distance,
-            so the error is at most ``xyz_error * max(1, 2 * distance / core size)``.
+        frame: whose origin and axes are those of the grid.
+        xyz_error: greatest error along each of its axes, in map units, of a point within
+            ``2**core`` steps of the origin; a step is twice this. Farther out the step doubles with
+            the distance, so the error is at most ``xyz_error * max(1, 2 * distance / core size)``.
         core: binary logarithm of the core's half size in steps.
     """
 
-    origin: np.ndarray
+    frame: Frame
     xyz_error: float
     core: int
 
@@ -38,7 +39,7 @@ class Grid:
         Raises:
             InputError: a point lies outside of what the grid can number.
         """
-        offset = (xyz - self.origin) / (2 * self.xyz_error)
+        offset = self.frame.points(xyz) / (2 * self.xyz_error)
         size = np.abs(offset)
         if not np.isfinite(size).all() or size.max(initial=0) > 2.0**60:
             raise InputError("a point lies too far away to be stored")
@@ -60,7 +61,7 @@ class Grid:
         # The bound keeps a damaged file from shifting by more than int64 has.
         far = half + (beyond & (half - 1)) << np.minimum(octave + 1, 62 - self.core)
         steps = np.where(size < 2 * half, size, far)
-        return self.origin + np.where(cells < 0, -steps, steps) * (2 * self.xyz_error)
+        return self.frame.points_in_map(np.where(cells < 0, -steps, steps) * (2 * self.xyz_error))
 
 
 def morton(cells: np.ndarray) -> np.ndarray:
@@ -121,8 +122,9 @@ def choose_grid(
         raise InputError(f"xyz_pixels {xyz_pixels}: expected a positive number of pixels")
     if not np.isfinite(xyz).all():
         raise InputError("a point has coordinates that are not finite")
+    quat = first_camera_quat(compressed.cam_from_world)
     if len(xyz) == 0:
-        return Grid(np.zeros(3), xyz_error or 1.0, 16)
+        return Grid(Frame(np.zeros(3), quat), xyz_error or 1.0, 16)
     centres = camera_centres(compressed.cam_from_world)
     focal = np.array([pixels_per_radian(camera) for camera in compressed.cameras])
     visibility = compressed.visibility
@@ -133,16 +135,18 @@ def choose_grid(
     pixel = np.full(len(xyz), np.inf)
     np.minimum.at(pixel, visibility.indices, depth / focal[compressed.camera_index[image]])
     seen = np.isfinite(pixel) & (pixel > 0)
-    inside = centres[~too_far(centres, xyz, centres)]
-    low, high = inside.min(0, initial=np.inf), inside.max(0, initial=-np.inf)
-    if not seen.any():  # no camera to be exact for: a part of the points' extent
-        low, high = xyz.min(0), xyz.max(0)
+    # No camera to be exact for: a part of the points' extent.
+    inside = centres[~too_far(centres, xyz, centres)] if seen.any() else xyz
+    axes = Frame(inside.mean(0), quat)  # near the scene: digits are few far from the origin
+    local = axes.points(inside)
+    low, high = local.min(0), local.max(0)
+    if not seen.any():
         reach = max(float((high - low).max()), 1e-6)
-        error = xyz_error or round_down(reach * 1e-4)
+        error = xyz_error or round_nine(reach * 1e-4)
     else:
         reach = 2 * float(np.median(nearest[seen])) + float((high - low).max()) / 2
-        error = xyz_error or round_down(xyz_pixels * float(np.percentile(pixel[seen], 10)))
-    origin = round_origin((low + high) / 2, error)
+        error = xyz_error or round_nine(xyz_pixels * float(np.percentile(pixel[seen], 10)))
+    frame = Frame(round_origin(axes.points_in_map((low + high)[None] / 2)[0], error), quat)
     core = max(4, int(np.ceil(np.log2(2 * reach / (2 * error)))))
     # Grids with a small core number points farther out; at AXIS_BITS - 3 they reach 2**26 steps.
     if xyz_error is not None and core > AXIS_BITS - 2:
@@ -151,22 +155,18 @@ def choose_grid(
             f"xyz_error {xyz_error:g}: too small for a map of this size, expected at least "
             f"{least:.2g}"
         )
-    furthest = float(np.abs(xyz - origin).max()) / (2 * error)
+    furthest = float(np.abs(frame.points(xyz)).max()) / (2 * error)
     core = min(core, AXIS_BITS - 2)
     while core > 4 and _reach(core) <= furthest:
         core -= 1
-    return Grid(origin, error, core)
+    return Grid(frame, error, core)
 
 
 def round_origin(middle: np.ndarray, error: float) -> np.ndarray:
-    """(3,) coordinates to six significant digits, or to more where the grid would feel it.
-
-    A map far from its origin needs them, for the core to lie around the scene and for the same
-    cells as in a map near its origin.
-    """
-    for digits, slack in [(6, error / 4), *((d, error / 256) for d in range(7, 17))]:
+    """(3,) coordinates to as few digits as no cell feels, wherever the map's own origin is."""
+    for digits in range(6, 17):
         rounded = np.array([float(f"{v:.{digits}g}") for v in middle])
-        if np.abs(rounded - middle).max() <= slack:
+        if np.abs(rounded - middle).max() <= error * 1e-4:
             return rounded
     return middle
 
@@ -182,11 +182,9 @@ def pixels_per_radian(camera: pycolmap.Camera) -> float:
     return camera.mean_focal_length() or camera.width / (2 * math.pi)
 
 
-def round_down(value: float) -> float:
-    """``value`` to two significant digits, never larger."""
-    exponent = int(np.floor(np.log10(value))) - 1
-    rounded = float(f"{np.floor(value / 10.0**exponent):.0f}e{exponent}")
-    return rounded if rounded <= value else value
+def round_nine(value: float) -> float:
+    """``value`` to nine significant digits: few bytes, and the same grid in any unit."""
+    return float(f"{value:.9g}")
 
 
 def canonical_order(

@@ -8,7 +8,8 @@ from ..entropy.rans import Coder, DamagedStream, Player, Recorder, code_integers
 from ..errors import InputError
 from ..maps.compressed import CompressedMap
 from ..scene.projection import camera_centres
-from .points import pixels_per_radian
+from .frame import quaternions, rotation_matrices
+from .points import Grid, pixels_per_radian
 
 POSE_PIXELS = 0.05  # how far the poses' rounding may move a projection
 MAX_HALVINGS = 16
@@ -20,47 +21,11 @@ class PoseGrid:
 
     Attributes:
         rotation_step: of the components of unit quaternions.
-        centre_step: of camera centres, in map units.
+        centre_step: of camera centres in the file's frame, in map units.
     """
 
     rotation_step: float
     centre_step: float
-
-
-def quaternions(rotations: np.ndarray) -> np.ndarray:
-    """(I, 3, 3) rotations to (I, 4) unit quaternions (w, x, y, z) with largest component > 0."""
-    r = rotations
-    diagonal = np.stack([r[:, 0, 0], r[:, 1, 1], r[:, 2, 2]], 1)
-    # Four times the square of each component; starting from the largest is stable.
-    squares = 1 + np.stack(
-        [diagonal @ s for s in ([1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1])], 1
-    )
-    largest = squares.argmax(1)
-    products = np.empty((len(r), 4, 4))
-    products[:, np.arange(4), np.arange(4)] = squares
-    x, y, z = r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]
-    for i, j, value in (
-        (0, 1, x),
-        (0, 2, y),
-        (0, 3, z),
-        (1, 2, r[:, 0, 1] + r[:, 1, 0]),
-        (1, 3, r[:, 0, 2] + r[:, 2, 0]),
-        (2, 3, r[:, 1, 2] + r[:, 2, 1]),
-    ):
-        products[:, i, j] = products[:, j, i] = value
-    q = products[np.arange(len(r)), largest]
-    return q / np.linalg.norm(q, axis=1, keepdims=True)
-
-
-def rotation_matrices(q: np.ndarray) -> np.ndarray:
-    """(I, 4) unit quaternions (w, x, y, z) to (I, 3, 3) rotations."""
-    w, x, y, z = q.T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, 1) for row in rows], 1)
 
 
 def check_poses(poses: np.ndarray) -> None:
@@ -107,29 +72,35 @@ def restore_poses(largest: np.ndarray, numbers: np.ndarray, grid: PoseGrid) -> n
     return np.concatenate([rotations, translations[:, :, None]], 2)
 
 
-def encode_poses(compressed: CompressedMap) -> tuple[bytes, PoseGrid, float]:
+def encode_poses(compressed: CompressedMap, points: Grid) -> tuple[bytes, PoseGrid, float]:
     """A stream of the poses, their grid, and how far in pixels it moves a projection.
 
     The grid is refined until no point moves by more than ``POSE_PIXELS`` in an image that sees
     it. Points behind a camera or projected to no finite pixel are left out.
 
+    Args:
+        compressed: the map.
+        points: its points' grid, in whose frame poses are stored.
+
     Raises:
         InputError: an image is too far away to be stored.
     """
-    poses = compressed.cam_from_world
+    xyz = points.frame.points(compressed.xyz)
+    poses = points.frame.poses(compressed.cam_from_world)
     focal = max((pixels_per_radian(camera) for camera in compressed.cameras), default=1.0)
     visibility = compressed.visibility
     image = visibility.image_of_observation()
-    points = compressed.xyz[visibility.indices]
-    depth = (poses[image, 2, :3] * points).sum(1) + poses[image, 2, 3]
+    depth = (poses[image, 2, :3] * xyz[visibility.indices]).sum(1) + poses[image, 2, 3]
     depth = depth[depth > 0]
-    near = float(np.percentile(depth, 5)) if len(depth) else 1.0
+    unit = 2 * points.xyz_error
+    near = float(np.percentile(depth, 5)) / unit if len(depth) else 1.0
     step = 2.0 ** np.floor(np.log2(POSE_PIXELS / max(focal, 1.0)))
-    grid = PoseGrid(step, step * 2.0 ** np.floor(np.log2(near)))
-    before = _projections(compressed, poses)
+    # Of points' steps, whatever the map's unit.
+    grid = PoseGrid(step, unit * step * 2.0 ** np.floor(np.log2(near)))
+    before = _projections(compressed, xyz, poses)
     for _ in range(MAX_HALVINGS):
         largest, numbers = quantize_poses(poses, grid)
-        moved = _projections(compressed, restore_poses(largest, numbers, grid)) - before
+        moved = _projections(compressed, xyz, restore_poses(largest, numbers, grid)) - before
         shift = float(np.nanmax(np.hypot(moved[:, 0], moved[:, 1]), initial=0))
         if shift <= POSE_PIXELS:
             break
@@ -139,14 +110,14 @@ def encode_poses(compressed: CompressedMap) -> tuple[bytes, PoseGrid, float]:
     return recorder.finish(), grid, shift
 
 
-def _projections(compressed: CompressedMap, poses: np.ndarray) -> np.ndarray:
+def _projections(compressed: CompressedMap, xyz: np.ndarray, poses: np.ndarray) -> np.ndarray:
     """(N, 2) projections of all observations, NaN behind the camera or where not finite."""
     result = np.full((compressed.visibility.num_observations, 2), np.nan)
     for i in range(len(poses)):
         rows = compressed.visibility[i]
         if len(rows) == 0:
             continue
-        local = compressed.xyz[rows] @ poses[i, :, :3].T + poses[i, :, 3]
+        local = xyz[rows] @ poses[i, :, :3].T + poses[i, :, 3]
         camera = compressed.cameras[compressed.camera_index[i]]
         xy = np.array(camera.img_from_cam(local), np.float64)
         xy[(local[:, 2] <= 0) | ~np.isfinite(xy).all(1)] = np.nan

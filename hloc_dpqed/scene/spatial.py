@@ -26,14 +26,21 @@ def spread_folds(cam_from_world: np.ndarray, num_folds: int, seed: int = 0) -> n
     count = len(cam_from_world)
     if not 2 <= num_folds <= count:
         raise InputError(f"{num_folds} folds: expected 2 to {count}, the number of images")
-    centres = camera_centres(cam_from_world)
-    order = spatial_order(centres)
+    order = image_order(cam_from_world)
     rng = np.random.default_rng(seed)
     folds = np.empty(count, np.int64)
     for start in range(0, count, num_folds):
         part = order[start : start + num_folds]
         folds[part] = rng.permutation(num_folds)[: len(part)]
     return folds
+
+
+def image_order(cam_from_world: np.ndarray) -> np.ndarray:
+    """The spatial order of cameras given as (I, 3, 4) poses: (I,) int64.
+
+    Along the axes of the first camera, so that a turned map has the same order.
+    """
+    return spatial_order(camera_centres(cam_from_world) @ cam_from_world[:1, :, :3].sum(0).T)
 
 
 def spatial_order(xyz: np.ndarray) -> np.ndarray:

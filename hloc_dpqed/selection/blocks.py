@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from ..scene.projection import camera_centres
-from ..scene.spatial import spatial_order
+from ..scene.spatial import image_order
 from .base import SelectionProblem
 from .kcover import cover_order
 
@@ -18,9 +17,8 @@ def covisible_blocks(problem: SelectionProblem, max_points: int) -> list[np.ndar
         Increasing int64 rows of each block; every point is in one of them.
     """
     visibility = problem.visibility
-    centres = camera_centres(problem.cam_from_world)
     position = np.empty(visibility.num_images, np.int64)
-    position[spatial_order(centres)] = np.arange(visibility.num_images)
+    position[image_order(problem.cam_from_world)] = np.arange(visibility.num_images)
     by_point, _ = visibility.transpose()
     lengths = np.diff(by_point.indptr)
     owner = np.repeat(np.arange(problem.num_points), lengths)
