@@ -282,6 +282,34 @@ def test_bad_poses(tmp_path, line):
         read_poses(written(tmp_path, line))
 
 
+@pytest.mark.parametrize("more", ["", " 526.22", " 0.266396 0.009945"])
+@pytest.mark.parametrize("name", ["seq-03/frame-000844.color.png", "query 7.jpg", "7", "a 0.5 1"])
+def test_numbers_behind_a_pose(tmp_path, name, more):
+    """As in published estimates: a focal length, or an algorithm's own figures."""
+    (tmp_path / "poses.txt").write_text(f"{name} 0.970878 0.238647 -0.00107 -0.021031 -3 1 2{more}")
+    ((read, pose),) = read_poses(tmp_path / "poses.txt").items()
+    assert read == name
+    np.testing.assert_array_equal(pose[:, 3], [-3, 1, 2])
+    assert abs(pose[1, 2] - -0.463) < 1e-3
+
+
+def test_numbers_behind_poses_are_told_from_the_whole_file(tmp_path):
+    """In one line the end of the quaternion and the start of the position have length 1."""
+    line = "b.png 0.8 0.6 0 0 0.8 1 2 526.22"
+    (tmp_path / "poses.txt").write_text(
+        f"a.png 1 0 0 0 3 1 2 526.22\n{line}\nc.png 0 1 0 0 3 1 2 526.22\n"
+    )
+    poses = read_poses(tmp_path / "poses.txt")
+    assert list(poses) == ["a.png", "b.png", "c.png"]
+    np.testing.assert_array_equal(poses["b.png"][:, 3], [0.8, 1, 2])
+
+
+def test_a_quaternion_of_another_length_is_normalised(tmp_path):
+    (tmp_path / "poses.txt").write_text("a 7 2 0 0 0 1 2 3")
+    ((name, pose),) = read_poses(tmp_path / "poses.txt").items()
+    assert name == "a 7" and (pose[:, :3] == np.eye(3)).all()
+
+
 def test_a_name_twice_among_poses(tmp_path):
     with pytest.raises(InputError, match=r":2: 'a' comes twice"):
         read_poses(written(tmp_path, "a 1 0 0 0 0 0 0\na 1 0 0 0 0 0 0\n"))

@@ -15,7 +15,7 @@ from pipelines import common
 
 @pytest.fixture(autouse=True)
 def no_data(monkeypatch):
-    for name in ("AACHEN_DIR", "CAMBRIDGE_DIR"):
+    for name in paper_tables.FOLDERS:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -29,11 +29,11 @@ def test_without_data_it_says_so(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "error: neither AACHEN_DIR nor CAMBRIDGE_DIR is set: no dataset to run on"
+        "error: none of AACHEN_DIR, CAMBRIDGE_DIR, SEVEN_SCENES_DIR is set: no dataset to run on"
     ]
 
 
-@pytest.mark.parametrize("name", ["AACHEN_DIR", "CAMBRIDGE_DIR"])
+@pytest.mark.parametrize("name", paper_tables.FOLDERS)
 def test_a_folder_that_is_not_the_dataset_is_one_line(name, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv(name, str(tmp_path))
     assert run("--outputs", tmp_path / "out") == 2
@@ -50,16 +50,23 @@ def test_the_tables(monkeypatch, tmp_path, capsys):
     def run_cambridge(args):
         keys = ("points", "codes", "file")
         return [
-            {"scene": scene, "median (cm / deg)": "1.23 / 0.456", **dict.fromkeys(keys, "5")}
+            {
+                "scene": scene,
+                "median (cm / deg)": "1.23 / 0.456",
+                "5 cm, 5 deg": "50.0 %",
+                **dict.fromkeys(keys, "5"),
+            }
             for scene in args.scenes
         ]
 
     monkeypatch.setattr(paper_tables.aachen, "run", run_aachen)
     monkeypatch.setattr(paper_tables.cambridge, "run", run_cambridge)
+    monkeypatch.setattr(paper_tables.seven_scenes, "run", run_cambridge)
     sizes = {"descriptor_bytes": 10**6, "total_bytes": 3 * 10**6}
     monkeypatch.setattr(paper_tables.info, "main", lambda path: sizes)
     monkeypatch.setenv("AACHEN_DIR", "a")
     monkeypatch.setenv("CAMBRIDGE_DIR", "c")
+    monkeypatch.setenv("SEVEN_SCENES_DIR", "s")
     scores = tmp_path / "scores.json"
     scores.write_text(json.dumps({"1MB": {"day": "1.0 / 2.0 / 3.0", "night": "4.0 / 5.0 / 6.0"}}))
     outputs = ["--outputs", tmp_path, "--aachen_scores", scores]
@@ -72,7 +79,9 @@ def test_the_tables(monkeypatch, tmp_path, capsys):
     assert ours[1].count("upload results-500KB.txt") == 2
     published = [line for line in lines if "D-PQED" in line]
     assert all("second-hand" in line for line in published)
-    assert sum("1.23 / 0.456" in line for line in lines) == 5
+    assert sum("1.23 / 0.456" in line for line in lines) == 5 + 7
+    (stairs,) = [line for line in lines if "| stairs" in line]
+    assert "49.4 %" in stairs and "50.0 %" in stairs
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"2MB": {}}'])

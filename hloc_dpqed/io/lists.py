@@ -1,5 +1,6 @@
 """hloc's text files: query lists, pairs and pose results."""
 
+import contextlib
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -255,15 +256,35 @@ def write_poses(path: Path, poses: dict[str, np.ndarray]) -> None:
     write_text(path, "".join(lines))
 
 
+def _numbers_behind(lines: Sequence[str]) -> int:
+    """How many numbers stand behind the poses: what gives most quaternions of length 1.
+
+    Of the whole file: a single line's numbers may have that length by chance.
+    """
+    units = [0, 0, 0]
+    for line in lines:
+        for behind in range(len(units)):
+            words = line.rsplit(maxsplit=7 + behind)
+            with contextlib.suppress(ValueError):
+                quat = np.array(words[1:], float)[:4]
+                units[behind] += len(words) == 8 + behind and abs(np.linalg.norm(quat) - 1) < 1e-3
+    return int(np.argmax(units))
+
+
 def read_poses(path: Path) -> dict[str, np.ndarray]:
     """Read hloc's result file: names to (3, 4) float64 [R | t], camera from world.
+
+    One or two numbers may follow each pose, such as a focal length: the file's quaternions then
+    have length 1 where those stand before them.
 
     Raises:
         InputError: a line is not ``name qw qx qy qz tx ty tz``, or a name comes twice.
     """
     poses: dict[str, np.ndarray] = {}
-    for number, line in read_lines(path, "a file of poses"):
-        words = line.rsplit(maxsplit=7)
+    lines = read_lines(path, "a file of poses")
+    behind = _numbers_behind([line for _, line in lines])
+    for number, line in lines:
+        words = line.rsplit(maxsplit=7 + behind)[:8]
         try:
             if len(words) != 8:
                 raise ValueError
