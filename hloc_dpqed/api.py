@@ -40,7 +40,7 @@ class CompressedMap(compressed.CompressedMap):
         """Localize one query; a ``Localizer`` decodes the map once for many.
 
         Args:
-            features: of the query, as ``io.features.FeatureFile.read`` gives them.
+            features: of the query, as ``io.features.open_features(path).read`` gives them.
             camera: intrinsics of the query.
             retrieved: names or rows of the database images to match with, best first; None
                 matches with the whole map.

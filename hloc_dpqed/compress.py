@@ -58,7 +58,7 @@ def main(
 
     Args:
         reference_sfm: folder of the COLMAP model.
-        features: hloc's local feature file that the model refers to.
+        features: hloc's local feature file that the model refers to, or its COLMAP database.
         output: the map file.
         budget: bytes, such as ``300KB``; as many points are kept as fit.
         budget_scope: what the budget counts: the whole file ('total') or the codes alone.

@@ -40,7 +40,7 @@ def main(
 
     Args:
         reference_sfm: folders of COLMAP models.
-        features: hloc's local feature file of each model, or one for all.
+        features: hloc's local feature file of each model or its COLMAP database, or one for all.
         output: the codec file.
         codec, code_bytes, seed, codec_options: see ``Codec.fit``.
         code_targets: see ``CompressConf``; each map's points are sharpened among themselves.

@@ -16,7 +16,7 @@ from .choices import FALLBACKS, LEAST_INLIERS
 from .errors import InputError
 from .io.atomic import atomic_path, check_output
 from .io.checkpoint import Checkpoint, run_key
-from .io.features import FeatureFile, feature_kind
+from .io.features import LocalFeatures, feature_kind, open_features
 from .io.lists import read_queries, result_name, write_poses
 from .io.same_image import features_for_camera, scaling
 from .localization.localizer import Localization, Localizer, Query
@@ -69,7 +69,7 @@ def main(
     Args:
         map: map file.
         queries: hloc's query list with intrinsics.
-        features: hloc's local feature file of the queries.
+        features: hloc's local feature file of the queries, or a COLMAP database.
         results: where to write ``name qw qx qy qz tx ty tz`` for each localized query.
         retrieval: hloc's pairs file; the string 'none' matches against the whole map; None
             retrieves with the map's own global descriptors.
@@ -153,7 +153,7 @@ def main(
     }
     weights = [matcher_weights] if matcher_weights is not None else []
     with (
-        FeatureFile(features) as file,
+        open_features(features) as file,
         Checkpoint(part, run_key([map], [features, *weights], conf)) as done,
     ):
         file.check_names([name for name, _ in todo])
@@ -203,7 +203,7 @@ def main(
 
 
 def read_stream(
-    file: FeatureFile,
+    file: LocalFeatures,
     queries: Sequence[tuple[str, pycolmap.Camera]],
     compressed: CompressedMap,
     retrieved: dict[str, list[int]] | None,

@@ -14,7 +14,7 @@ from ..choices import DEMO_OUTPUT
 from ..codecs import CODECS
 from ..errors import InputError
 from ..io.atomic import check_output, write_text
-from ..io.features import FeatureFile
+from ..io.features import open_features
 from ..io.lists import read_poses, read_queries
 from ..io.sizes import format_size
 from ..logger import logger
@@ -249,7 +249,7 @@ def correct_matches(map_path: Path, logs: Path, dataset: Dataset) -> list[int]:
     truth = read_poses(dataset.poses)
     logged = json.loads(Path(logs).read_text(encoding="utf-8"))
     counts = []
-    with FeatureFile(dataset.query_features) as features:
+    with open_features(dataset.query_features) as features:
         for name, camera in read_queries(dataset.queries):
             log = logged.get(name)
             if log is None:

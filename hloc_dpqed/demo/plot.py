@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import visualization
 from ..errors import InputError
-from ..io.features import FeatureFile
+from ..io.features import open_features
 from ..io.lists import read_poses, read_queries
 from ..io.model import load_reconstruction
 from ..mapfile import read_map
@@ -169,7 +169,7 @@ def draw_matches(axes: Any, dataset: Dataset, run: _Run, query: str, image: int)
         visualization.draw_matches(axes, left, right, nothing, nothing, np.zeros(0, bool))
         axes.set_title(f"{run.label}: {query} was not matched", fontsize=9)
         return
-    with FeatureFile(dataset.query_features) as features:
+    with open_features(dataset.query_features) as features:
         keypoints = features.read(query).keypoints
     keypoints = keypoints[np.array(log["keypoint_index"], np.int64)]
     points = np.array(log["point_index"], np.int64)

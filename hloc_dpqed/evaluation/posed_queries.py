@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..io.features import FeatureFile
+from ..io.features import open_features
 from ..io.lists import no_pair, read_pairs, read_queries
 from ..io.same_image import features_for_camera, scaling
 from ..logger import logger
@@ -25,7 +25,7 @@ def read_posed_queries(
 
     Args:
         queries: hloc's query list with intrinsics.
-        features: hloc's local feature file of the queries.
+        features: hloc's local feature file of the queries, or a COLMAP database.
         retrieval: hloc's pairs file, or the string 'none' for the whole map.
         reference_poses: pose file in the format of hloc's results, or a COLMAP model; None where
             no pose is known: every query then has one that is not a number.
@@ -61,7 +61,7 @@ def read_posed_queries(
             raise InputError(no_pair(retrieval, pairs, names, sorted(image_names)))
     posed: list[PosedQuery] = []
     scaled = False
-    with FeatureFile(features) as file:
+    with open_features(features) as file:
         file.check_names([name for name in names if name in pose_name])
         for name, camera in listed:
             if name not in pose_name:

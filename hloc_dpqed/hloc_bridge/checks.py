@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..io.features import FeatureFile, feature_kind
+from ..io.features import feature_kind, open_features
 from ..io.lists import read_lines, read_queries
 from ..io.same_image import check_query_size
 from ..maps.image_rows import check_matchable
@@ -87,6 +87,6 @@ def check_query_sizes(queries: Any, features: Any) -> None:
     """
     if is_map_file(features):
         return
-    with FeatureFile(Path(features)) as file:
+    with open_features(Path(features)) as file:
         for name, camera in read_queries(Path(queries)):
             check_query_size(file.image_size(name), camera, f"{features}: image {name!r}")

@@ -126,7 +126,8 @@ def run_key(contents: list[Path], stamps: list[Path], conf: dict[str, Any]) -> s
     digest = hashlib.sha256(json.dumps(conf, sort_keys=True).encode())
     for path in contents:
         digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
-    for path in stamps:
+    logs = [Path(f"{path}-wal") for path in stamps]  # what a database holds beside its file
+    for path in [*stamps, *(log for log in logs if log.is_file())]:
         stat = Path(path).stat()
         digest.update(f"{Path(path).resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
     return digest.hexdigest()

@@ -1,10 +1,9 @@
-"""hloc feature files: one HDF5 group for each image, read image by image."""
+"""Local features, read image by image: hloc's HDF5 files, one group for each image, or a COLMAP
+database; ``open_features`` tells them apart."""
 
 import contextlib
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,8 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-
-
-@dataclass(frozen=True)
-class ImageFeatures:
-    """Local features of one image.
-
-    Attributes:
-        keypoints: (N, 2) float32 pixels, pixel centres at integers (hloc's convention).
-        descriptors: (N, D) float16 or float32, L2-normalised rows.
-        scores: (N,) float32, 1.0 where the file has none.
-        image_size: (width, height), or None where the file has none.
-    """
-
-    keypoints: np.ndarray
-    descriptors: np.ndarray
-    scores: np.ndarray
-    image_size: tuple[int, int] | None
+from .colmap_database import DatabaseFile, is_database
+from .local_features import BINARY, ImageFeatures, LocalFeatures, checked_features
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -49,8 +33,6 @@ def open_hdf5(path: Path) -> h5py.File:
 
 # What h5py raises on damaged files.
 _HDF5_ERRORS = (OSError, RuntimeError, TypeError, KeyError, ValueError, MemoryError)
-# Bytes of binary descriptors, which a real-valued one of uint8 has not: SIFT's are 128 or more.
-BINARY = {16: "BRIEF", 32: "ORB or BRIEF", 61: "AKAZE", 64: "BRISK, FREAK or BEBLID"}
 # Bytes of a dataset for each byte of its file at most: deflate packs 1032 to one.
 _MAX_EXPANSION = 1100
 
@@ -59,21 +41,23 @@ def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-class FeatureFile:
-    """A local feature file, opened once; ``with`` closes it.
+def open_features(path: Path) -> LocalFeatures:
+    """Local features at ``path``: hloc's feature file or a COLMAP database, whatever its name.
 
     Raises:
-        InputError: from any method, one line naming the file, the image and what was expected.
+        InputError: the file is missing or is neither.
     """
+    return DatabaseFile(path) if is_database(path) else FeatureFile(path)
+
+
+class FeatureFile(LocalFeatures):
+    """hloc's local feature file; see ``LocalFeatures``."""
 
     def __init__(self, path: Path):
         self.path = Path(path)
         self._file = open_hdf5(self.path)
 
-    def __enter__(self) -> "FeatureFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._file.close()
 
     def __contains__(self, name: str) -> bool:
@@ -105,15 +89,6 @@ class FeatureFile:
         with contextlib.suppress(*_HDF5_ERRORS):
             self._file.visititems(visit)
         return found[0] if found and math.isfinite(found[0]) else None
-
-    def check_names(self, names: Sequence[str]) -> None:
-        """Check that every image is in the file, before long work begins."""
-        missing = [name for name in names if name not in self]
-        if missing:
-            raise InputError(
-                f"{self.path}: {len(missing)} of {len(names)} images are not in the feature file, "
-                f"the first is {missing[0]!r}"
-            )
 
     def image_size(self, name: str) -> tuple[int, int] | None:
         """(width, height) that the file tells of image ``name``, None where it tells none."""
@@ -170,26 +145,35 @@ class FeatureFile:
                 f"{BINARY[len(descriptors)]}: they are matched by Hamming distance, which no codec "
                 "keeps; expected float descriptors, or uint8 ones such as SIFT's 128"
             )
-        if scores is None:
-            scores = np.ones(count, np.float32)
-        if scores.shape != (count,):
-            raise InputError(f"{where}: scores have shape {scores.shape}, expected ({count},)")
-        with np.errstate(over="ignore"):  # what does not fit float32 is told as not finite
-            wide = _rows(descriptors)
-            norms = np.linalg.norm(wide, axis=1)
-            keypoints = keypoints[:, :2].astype(np.float32)
-            scores = scores.astype(np.float32)
-        for what, values in (("keypoints", keypoints), ("descriptors", norms), ("scores", scores)):
-            if not np.isfinite(values).all():
-                raise InputError(f"{where}: {what} are not finite")
-        if count and norms.min() <= 0:
-            raise InputError(f"{where}: descriptor {int(norms.argmin())} has zero length")
-        return ImageFeatures(
+        return checked_features(
+            where,
             keypoints,
-            wide / np.maximum(norms, 1e-30)[:, None],
-            scores,
+            _rows(descriptors),
+            np.ones(count, np.float32) if scores is None else scores,
             None if size is None else _size(size, where),
         )
+
+    def nbytes(self, name: str) -> tuple[int, int]:
+        local = descriptors = 0
+        for key, dataset in self._file[name].items():
+            if isinstance(dataset, h5py.Dataset):
+                local += dataset.nbytes
+                descriptors += dataset.nbytes if key == "descriptors" else 0
+        return local, descriptors
+
+    def dimension(self) -> int | None:
+        found: list[int] = []
+        binary: list[str] = []
+
+        def visit(name: str, item: object) -> bool | None:
+            if isinstance(item, h5py.Dataset) and name.split("/")[-1] == "descriptors":
+                found.extend([int(item.shape[0])] if len(item.shape) == 2 and item.shape[1] else [])
+                binary.extend([name] if item.dtype == np.uint8 and item.shape[0] in BINARY else [])
+            return True if found else None
+
+        with contextlib.suppress(*_HDF5_ERRORS):
+            self._file.visititems(visit)
+        return found[0] if found and not binary else None
 
 
 def _is_turned(keypoints: np.ndarray, descriptors: np.ndarray) -> bool:
@@ -213,7 +197,8 @@ def _rows(descriptors: np.ndarray) -> np.ndarray:
     if descriptors.dtype.isnative and descriptors.dtype.name in ("float16", "float32"):
         # numpy takes four times as long to transpose and widen.
         return torch.from_numpy(descriptors).T.contiguous().float().numpy()
-    return np.ascontiguousarray(descriptors.T, np.float32)
+    with np.errstate(over="ignore"):  # what does not fit is told as not finite
+        return np.ascontiguousarray(descriptors.T, np.float32)
 
 
 def _numbers(dataset: h5py.Dataset, where: str) -> np.ndarray:
@@ -235,33 +220,20 @@ def _numbers(dataset: h5py.Dataset, where: str) -> np.ndarray:
 
 
 def descriptor_dimension(path: Path) -> int | None:
-    """Dimension of a feature file's descriptors, of the first image that has any; None without,
-    and where they are binary, which reading them tells.
-
-    Reads no descriptor: sizes can be refused before a map is read.
+    """``dimension`` of a file of local features: sizes can be refused before a map is read.
 
     Raises:
-        InputError: the file is missing or is not HDF5.
+        InputError: the file is missing, or no file of local features.
     """
-    found: list[int] = []
-    binary: list[str] = []
-
-    def visit(name: str, item: object) -> bool | None:
-        if isinstance(item, h5py.Dataset) and name.split("/")[-1] == "descriptors":
-            found.extend([int(item.shape[0])] if len(item.shape) == 2 and item.shape[1] else [])
-            binary.extend([name] if item.dtype == np.uint8 and item.shape[0] in BINARY else [])
-        return True if found else None
-
-    with open_hdf5(path) as file, contextlib.suppress(*_HDF5_ERRORS):
-        file.visititems(visit)
-    return found[0] if found and not binary else None
+    with open_features(path) as file:
+        return file.dimension()
 
 
 def feature_kind(path: Path) -> dict[str, Any]:
     """What a feature file tells of its kind: its ``name``, as hloc's name the extractor; the
-    ``extractor`` of its attribute of that name and the ``keypoint_uncertainty`` in pixels, where
-    there are such."""
-    with FeatureFile(path) as file:
+    ``extractor`` that its attribute of that name tells, or its descriptors' type in a COLMAP
+    database; and the ``keypoint_uncertainty`` in pixels, where there are such."""
+    with open_features(path) as file:
         told = {
             "extractor": file.extractor(),
             "keypoint_uncertainty": file.keypoint_uncertainty(),

@@ -12,7 +12,7 @@ from ..logger import logger
 from ..scene.projection import FURTHEST, camera_centres, too_far
 from ..scene.reference import Observations, ReferenceMap
 from ..scene.visibility import Visibility
-from .features import FeatureFile
+from .features import open_features
 from .model_files import check_binary_model, missing_track_element, unknown_camera_model
 from .same_image import in_model
 
@@ -184,7 +184,7 @@ def read_observations(
     descriptors: np.ndarray | None = None
     scores = np.ones(count, np.float32)
     keypoints = np.zeros((count, 2), np.float32)
-    with FeatureFile(features) as file:
+    with open_features(features) as file:
         names = tqdm(reference.image_names, desc="Reading features", disable=not progress)
         for i, name in enumerate(names):
             rows = slice(visibility.indptr[i], visibility.indptr[i + 1])

@@ -41,8 +41,9 @@ def check_extractor(
 ) -> None:
     """Check that the queries' features are by the map's extractor, where both are told.
 
-    A file tells its extractor by the attribute ``extractor``; where either lacks it, by a name of
-    hloc's, such as ``feats-superpoint-n4096-r1024``.
+    A file tells its extractor by the attribute ``extractor``, a COLMAP database by the type of its
+    descriptors; where either lacks it, by a name of hloc's, such as
+    ``feats-superpoint-n4096-r1024``.
 
     Args:
         compressed: the map.
@@ -55,14 +56,24 @@ def check_extractor(
     """
     recorded = features_of(compressed)
     own, other = recorded.get("extractor"), kind.get("extractor")
-    if not (own and other):
-        own, other = _by_name(recorded.get("name")), _by_name(kind.get("name"))
-    if not (own and other) or own == other:
+    if own and other:
+        same = own == other
+    else:
+        # A COLMAP database tells its extractor, hloc's file its name: that of the family.
+        own, other = own or _by_name(recorded.get("name")), other or _by_name(kind.get("name"))
+        same = _family(own) == _family(other) or not (_family(own) and _family(other))
+    if same:
         return
     told = f"{where}: features of {other}, but the map was made from features of {own}"
     if not allow:
         raise InputError(f"{told}; pass {OVERRIDE} if they can be matched")
     logger.warning(told)
+
+
+def _family(extractor: str | None) -> str | None:
+    """The name of hloc's in an extractor's name, such as that of ``COLMAP's SIFT``, or None."""
+    words = (extractor or "").lower().replace("_", " ").split()
+    return next((name for name in _HLOC_EXTRACTORS if name in words), None)
 
 
 def _by_name(name: Any) -> str | None:

@@ -78,7 +78,7 @@ def hold_out(
         reference: the full map.
         observations: of the full map, in the order of its visibility.
         held_out: rows of the images to hold out.
-        read_features: gives an image's local features by name, such as ``FeatureFile.read``.
+        read_features: gives an image's local features by name, such as ``LocalFeatures.read``.
         global_descriptors: (I, Dg) float32, L2-normalised, of the full map's images; gives each
             query its ``num_retrieved`` nearest remaining images.
         num_retrieved: length of the retrieval lists.

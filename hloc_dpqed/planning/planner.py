@@ -11,7 +11,7 @@ from ..compression.conf import DEFAULT_WORK, CompressConf, NothingFits, Work
 from ..compression.global_descriptors import global_code_bytes
 from ..compression.source import Source
 from ..errors import InputError
-from ..io.features import FeatureFile
+from ..io.features import open_features
 from ..io.sizes import format_size
 from .plans import START_SIZES, candidate_plans, neighbour_plans
 from .pseudo_queries import (
@@ -44,7 +44,7 @@ def plan_compression(
         )
     best = plans[0]
     if reference.num_images >= MIN_IMAGES and len(plans) > 1:
-        with FeatureFile(source.features) as file:
+        with open_features(source.features) as file:
             trials = Trials(
                 reference,
                 observations,

@@ -18,7 +18,7 @@ from ..compression.conf import DEFAULT_WORK, CompressConf, Work
 from ..compression.source import Source
 from ..errors import InputError
 from ..evaluation.pose_errors import parse_thresholds
-from ..io.features import FeatureFile
+from ..io.features import open_features
 from ..io.sizes import format_size
 from ..logger import logger
 from .plans import Plan, candidate_plans, neighbour_plans
@@ -100,7 +100,7 @@ def plan_recall(
             the best reached.
     """
     folds: list[Trials] = []
-    with FeatureFile(source.features) as file:
+    with open_features(source.features) as file:
         for fold in range(num_folds(source.reference.num_images, ONE_IN)):
             folds.append(
                 Trials(

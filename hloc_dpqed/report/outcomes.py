@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from ..codecs import fit_codec
@@ -14,7 +13,7 @@ from ..compression.engine import Compressor
 from ..errors import InputError
 from ..evaluation.measures import Measures, PosedQuery, correct_pairs, match_query, pose_of
 from ..evaluation.pose_errors import pose_error
-from ..io.features import open_hdf5
+from ..io.features import open_features
 from ..io.model import read_observations
 from ..localization.localizer import Correspondences, Localizer
 from ..logger import logger
@@ -107,12 +106,11 @@ def reference_bytes(sfm: Path, features: Path, reference: ReferenceMap) -> tuple
     """
     model = sum(path.stat().st_size for path in sfm.iterdir() if path.suffix in (".bin", ".txt"))
     local = descriptors = 0
-    with open_hdf5(features) as file:
+    with open_features(features) as file:
+        file.check_names(reference.image_names)
         for name in reference.image_names:
-            for key, dataset in file[name].items():
-                if isinstance(dataset, h5py.Dataset):
-                    local += dataset.nbytes
-                    descriptors += dataset.nbytes if key == "descriptors" else 0
+            size = file.nbytes(name)
+            local, descriptors = local + size[0], descriptors + size[1]
     return model + local, descriptors
 
 
