@@ -40,7 +40,7 @@ from hloc_dpqed.threads import set_num_threads
 # As hloc's configurations name their outputs.
 FEATURES = {"aliked": "feats-aliked-n16.h5", "disk": "feats-disk.h5"}
 # Keypoints an image at most, and the covisible images that a database image is matched with.
-SIZES = {"fountain-P11": (2048, 6), "castle-P30": (2048, 10), "south-building": (1024, 8)}
+SIZES = {"fountain-P11": (2048, 6), "castle-P30": (2048, 10), "south-building": (1024, 6)}
 
 
 def extractor(name: str, num_keypoints: int):

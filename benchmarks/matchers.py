@@ -4,13 +4,14 @@
         --matchers NN-mutual xfeat+lighterglue --matcher_weights LIGHTERGLUE.onnx
     python benchmarks/matchers.py --scenes south-building \
         --matchers NN-mutual superglue --matcher_weights superglue_outdoor.pth
-    python benchmarks/matchers.py --scenes castle-P30/aliked --matchers NN-mutual aliked+lightglue
+    python benchmarks/matchers.py --scenes castle-P30/aliked \
+        --matchers NN-mutual aliked+lightglue aliked+lightglue-fast
 
 A row is one descriptor store: float descriptors for each observation (what hloc matches), float
 for each point, and codes. All points are kept. 'change' is the mean paired difference of the
 correct matches from float per observation with the same matcher, with its 95 % interval over the
-queries. 'seconds' are the processor's to match a query. Each cell is written to ``--output`` as it is measured, and a second run measures only what is
-missing there.
+queries. 'seconds' are the processor's to match a query. Each cell is written to ``--output`` as it
+is measured, and a second run measures only what is missing there.
 """
 
 import argparse

@@ -31,8 +31,10 @@ LIGHTGLUE_FEATURES = {
     "disk+lightglue": "disk",
     "aliked+lightglue": "aliked",
 }
+# The same networks, which the localizer asks once a query; see ``localization.view``.
+FAST_FEATURES = {f"{name}-fast": features for name, features in LIGHTGLUE_FEATURES.items()}
 FROM_HLOC = ("superglue", "superglue-fast")
-PAIR_MATCHERS = (*FROM_HLOC, *LIGHTGLUE_FEATURES, "adalam", "xfeat+lighterglue")
+PAIR_MATCHERS = (*FROM_HLOC, *LIGHTGLUE_FEATURES, *FAST_FEATURES, "adalam", "xfeat+lighterglue")
 
 
 def load_matcher(name: str, weights: Path | None = None, device: str = "cpu") -> PairMatcher:
@@ -55,6 +57,8 @@ def load_matcher(name: str, weights: Path | None = None, device: str = "cpu") ->
     if name in LIGHTGLUE_FEATURES:
         net = kornia_lightglue(LIGHTGLUE_FEATURES[name], weights)
         return lightglue_matcher(net.eval().to(device), device)
+    if name in FAST_FEATURES:
+        return processor_matcher(load_fast_lightglue(name, weights, device))
     if name == "adalam":
         if weights is not None:
             raise InputError("--matcher_weights: adalam has no weights")
@@ -185,7 +189,7 @@ def lightglue_matcher(net: torch.nn.Module, device: str = "cpu") -> PairMatcher:
     On a processor the same function is computed by ``lightglue.FastLightGlue``.
     """
     if torch.device(device).type == "cpu":
-        return _lightglue_on_processor(FastLightGlue(net))
+        return processor_matcher(FastLightGlue(net))
 
     def side(image: ImageFeatures) -> dict[str, torch.Tensor]:
         data = _tensors(image, device)
@@ -208,7 +212,26 @@ def lightglue_matcher(net: torch.nn.Module, device: str = "cpu") -> PairMatcher:
     return match
 
 
-def _lightglue_on_processor(net: FastLightGlue) -> PairMatcher:
+def load_fast_lightglue(
+    name: str, weights: Path | None = None, device: str = "cpu"
+) -> FastLightGlue:
+    """The network of one of ``FAST_FEATURES``, with bfloat16 products where the processor has them.
+
+    Raises:
+        InputError: see ``load_matcher``; or the device is not the processor.
+    """
+    if torch.device(device).type != "cpu":
+        raise InputError(
+            f"--matcher {name} runs on the processor, not on {device}: pass --device cpu, or "
+            f"--matcher {name.removesuffix('-fast')}"
+        )
+    net = kornia_lightglue(FAST_FEATURES[name], weights).eval()
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return FastLightGlue(net, torch.bfloat16 if native and native() else torch.float32)
+
+
+def processor_matcher(net: FastLightGlue) -> PairMatcher:
+    """A matcher of image pairs from a network for processors."""
     # One query is matched with many images: each thread keeps the tokens of its last query.
     last = threading.local()
 
