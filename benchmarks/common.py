@@ -42,6 +42,10 @@ RANSAC_PX = 4.0
 DATA = Path(
     os.environ.get("HLOC_DPQED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
 )
+# Made by benchmarks/learned_scenes.py.
+LEARNED = Path(
+    os.environ.get("HLOC_DPQED_LEARNED", Path(__file__).resolve().parents[2] / "learned-scenes")
+)
 # Folder, model, features and pairs of each scene.
 SCENES = {
     "fountain-P11": ("fountain-P11", "sfm", "feats-superpoint.h5", "pairs-query-vlad7.txt"),
@@ -54,6 +58,14 @@ SCENES = {
         "pairs-query-vlad20.txt",
     ),
 }
+for _name, _folder in (("aliked", "aliked-n16"), ("disk", "disk")):
+    for _scene in ("fountain-P11", "castle-P30", "south-building"):
+        SCENES[f"{_scene}/{_name}"] = (
+            _scene,
+            str(LEARNED / _scene / _name / "sfm"),
+            str(LEARNED / _scene / _name / f"feats-{_folder}.h5"),
+            SCENES[_scene][3],
+        )
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,8 @@ def load_scene(name: str) -> Scene:
     root = DATA / folder
     if not root.is_dir():
         sys.exit(f"{root}: no such folder; set HLOC_DPQED_DATA to the folder of scenes")
+    if not (root / sfm).is_dir():
+        sys.exit(f"{root / sfm}: no such folder; make it with benchmarks/learned_scenes.py")
     reference = read_reference(root / sfm)
     observations = read_observations(reference, root / features)
     queries = read_posed_queries(

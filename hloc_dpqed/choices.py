@@ -18,7 +18,8 @@ SELECTORS = (
 )  # fmt: skip
 MATCHERS = (
     "NN-mutual", "NN-ratio", "NN-superpoint", "superglue", "superglue-fast",
-    "superpoint+lightglue", "disk+lightglue", "aliked+lightglue", "adalam", "xfeat+lighterglue",
+    "superpoint+lightglue", "disk+lightglue", "aliked+lightglue", "superpoint+lightglue-fast",
+    "disk+lightglue-fast", "aliked+lightglue-fast", "adalam", "xfeat+lighterglue",
 )  # fmt: skip
 POSE_ESTIMATORS = ("pycolmap", "poselib")
 FALLBACKS = ("none", "closest")

@@ -12,6 +12,7 @@ from hloc_dpqed.codecs import CODECS, fit_codec, load_codec
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.features import ImageFeatures
 from hloc_dpqed.matching.learned import (
+    FAST_FEATURES,
     PAIR_MATCHERS,
     lightglue_matcher,
     lightglue_with,
@@ -145,7 +146,13 @@ def test_selector_floor(name):
 
 # --- matchers --------------------------------------------------------------------------------
 
-DIMS = {"xfeat+lighterglue": 64, "disk+lightglue": 128, "aliked+lightglue": 128}
+DIMS = {
+    "xfeat+lighterglue": 64,
+    "disk+lightglue": 128,
+    "aliked+lightglue": 128,
+    "disk+lightglue-fast": 128,
+    "aliked+lightglue-fast": 128,
+}
 
 
 def image_of(descriptors, keypoints):
@@ -174,6 +181,10 @@ def pair_matcher(name, tmp_path):
     if name.endswith("+lightglue"):
         net = lightglue_with(lightglue_state(DIMS.get(name, 256)), name.split("+")[0], "random")
         return lightglue_matcher(net.eval())
+    if name in FAST_FEATURES:
+        file = tmp_path / "lightglue.pth"
+        torch.save(lightglue_state(DIMS.get(name, 256)), file)
+        return load_matcher(name, file)
     if name.startswith("superglue"):
         file = tmp_path / "superglue.pth"
         torch.save(superglue_state(), file)

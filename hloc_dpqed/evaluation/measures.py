@@ -99,7 +99,7 @@ def match_query(localizer: Localizer, query: PosedQuery) -> tuple[list[int], lis
         return [], localizer.match_direct(query.features)
     row_of = {name: row for row, name in enumerate(localizer.map.image_names)}
     images = [row_of[name] for name in query.retrieved if name in row_of]
-    return images, localizer.match(query.features, images)
+    return images, localizer.match(query.features, images, query.camera)
 
 
 def pose_of(

@@ -18,7 +18,15 @@ from ..io.features import ImageFeatures
 from ..io.same_image import features_for_camera
 from ..maps.compressed import CompressedMap
 from ..maps.image_rows import image_rows
-from ..matching.learned import PairMatcher, load_matcher, quantized
+from ..matching.learned import (
+    FAST_FEATURES,
+    PairMatcher,
+    load_fast_lightglue,
+    load_matcher,
+    processor_matcher,
+    quantized,
+)
+from ..matching.lightglue import FastLightGlue
 from ..matching.nearest_neighbor import (
     NN_CONFS,
     Matches,
@@ -38,7 +46,9 @@ from .pose import (
     least_inliers,
     query_seed,
 )
+from .view import MOST_POINTS, View, most_plausible, points_of_images, view_from
 
+LEAST_VIEW_MATCHES = 30  # of a learned matcher in a view that is believed
 BASIS_ROWS = 1024  # decoded to find the directions that all descriptors lie in
 BASIS_ENERGY = 2e-5  # of the descriptors, what those directions leave out
 DECODE_ROWS = 1 << 14  # at a time, which bounds the memory
@@ -174,7 +184,11 @@ class Localizer:
         self.symmetric = symmetric
         self.conf = NN_CONFS.get(matcher, NearestNeighborConf())
         self._match_pair: PairMatcher | None = None
-        if matcher not in NN_CONFS:
+        self._network: FastLightGlue | None = None
+        if matcher in FAST_FEATURES:
+            self._network = load_fast_lightglue(matcher, matcher_weights, device)
+            self._match_pair = processor_matcher(self._network)
+        elif matcher not in NN_CONFS:
             self._match_pair = load_matcher(matcher, matcher_weights, device)
         elif matcher_weights is not None:
             raise InputError(f"--matcher_weights: {matcher} has no weights")
@@ -230,11 +244,77 @@ class Localizer:
                 self._decoded = self._decode(np.arange(len(self._distinct)))
         return self._decoded[torch.from_numpy(rows).to(self.device)]
 
-    def match(self, features: ImageFeatures, retrieved: Sequence[int]) -> list[Matches]:
-        """Matches with each retrieved image: pairs of query keypoint and map point."""
+    def match(
+        self,
+        features: ImageFeatures,
+        retrieved: Sequence[int],
+        camera: pycolmap.Camera | None = None,
+    ) -> list[Matches]:
+        """Matches with each retrieved image: pairs of query keypoint and map point.
+
+        Args:
+            features: of the query.
+            retrieved: rows of the map's images.
+            camera: of the query. The ``-fast`` matchers match image by image without it.
+        """
         features = self._prepare(features)
+        if self._network is not None and camera is not None:
+            return self._match_in_view(self._network, features, list(retrieved), camera)
         if self._match_pair is not None:
             return [self._match_image(features, i) for i in retrieved]
+        return self._match_nearest(features, retrieved)
+
+    def _match_in_view(
+        self,
+        network: FastLightGlue,
+        features: ImageFeatures,
+        retrieved: list[int],
+        camera: pycolmap.Camera,
+    ) -> list[Matches]:
+        """Matches by a network that sees the retrieved images' points from the query's place.
+
+        The place is that of the nearest neighbours; where they tell none, that of the network's
+        matches with the first images, as many as it takes. All retrieved images are matched one by
+        one, as hloc does, where no place comes of it. A match is given to each image that sees its
+        point.
+        """
+        points, codes = points_of_images(self.map, retrieved)
+        pairs: list[Matches] = []
+        found = self._match_nearest(features, retrieved)
+        for image in [*retrieved, None]:
+            together = Correspondences.collect(found, self.map.num_points)
+            answer = self._estimate(together, features, camera, self.seed)
+            least = least_inliers(len(together), camera, self.options, LEAST_INLIERS)
+            if answer is not None and int(answer["num_inliers"]) >= least:
+                pose = answer["cam_from_world"].matrix()
+                view = view_from(self.map, points, codes, camera, pose)
+                matches = self._match_view(network, features, view)
+                if len(matches.pairs) >= LEAST_VIEW_MATCHES:
+                    return [_seen_in(matches, self.map.visibility[i]) for i in retrieved]
+            if image is not None:
+                pairs.append(self._match_image(features, image))
+                found = pairs
+        return pairs
+
+    def _match_view(self, network: FastLightGlue, features: ImageFeatures, view: View) -> Matches:
+        """Matches of a query with the points of a view, by map row."""
+        query = torch.from_numpy(np.ascontiguousarray(features.descriptors, np.float32))
+        decoded = self._descriptors(self._row_of_code[view.codes])
+        if len(decoded) > MOST_POINTS:
+            rows = most_plausible(query, decoded, MOST_POINTS)
+            view, decoded = view.keep(rows), decoded[torch.from_numpy(rows)]
+        if len(query) == 0 or len(decoded) == 0:
+            return Matches.empty()
+        # Keypoints and camera are of one size: see ``features_for_camera``.
+        found, _ = network.match(
+            network.tokens(torch.from_numpy(features.keypoints), query, view.image_size),
+            network.tokens(torch.from_numpy(view.keypoints), decoded, view.image_size),
+        )
+        similarity = (query[found[:, 0]] * decoded[found[:, 1]]).sum(1)
+        return _with_points(Matches(found.numpy(), similarity.numpy()), view.points)
+
+    def _match_nearest(self, features: ImageFeatures, retrieved: Sequence[int]) -> list[Matches]:
+        """Nearest neighbours in each retrieved image."""
         code_rows = [self._row_of_code[self.map.code_rows(i)] for i in retrieved]
         seen = np.zeros(len(self._distinct), bool)
         for rows in code_rows:
@@ -414,7 +494,7 @@ class Localizer:
     def _match_query(self, query: Query) -> list[Matches]:
         if query.retrieved is None:
             return self.match_direct(query.features)
-        return self.match(query.features, query.retrieved)
+        return self.match(query.features, query.retrieved, query.camera)
 
     def localize_many(self, queries: Iterable[Query]) -> Iterator[Localization]:
         """Localize a stream of queries, in order, several at a time.
@@ -455,6 +535,12 @@ def _in_camera(query: Query) -> Query:
     """The query with its features in pixels of its camera."""
     fitted = features_for_camera(query.features, query.camera, f"query {query.name!r}")
     return query if fitted is query.features else replace(query, features=fitted)
+
+
+def _seen_in(matches: Matches, points: np.ndarray) -> Matches:
+    """Those of the matches whose point is one of ``points``."""
+    mine = np.isin(matches.pairs[:, 1], points)
+    return Matches(matches.pairs[mine], matches.similarity[mine])
 
 
 def _with_points(matches: Matches, points: np.ndarray) -> Matches:

