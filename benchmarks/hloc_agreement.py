@@ -1,8 +1,9 @@
 """Do hloc on the original map, hloc on the compressed map and our localizer agree?
 
     python benchmarks/hloc_agreement.py [--scenes ...] [--codec pq --code_bytes 8]
+    python benchmarks/hloc_agreement.py --scenes fountain-P11/aliked --matcher aliked+lightglue
 
-Four ways to localize the listed queries with mutual nearest neighbours, RANSAC threshold 4 px and
+Four ways to localize the listed queries with ``--matcher``, RANSAC threshold 4 px and
 RANSAC seed 0; hloc is upstream's, unmodified:
 
 - original: hloc's match_features and localize_sfm on the model and feature file of the scene;
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from common import RANSAC_PX, SCENES, load_scene, print_table
+from hloc_learned import lightglue_of_hloc
 
 from hloc_dpqed import compress, export, hloc_bridge, localize
 from hloc_dpqed.evaluation.pose_errors import pose_error
@@ -31,13 +33,13 @@ from hloc_dpqed.io.lists import read_poses, result_name
 CONFIG = {"estimation": {"ransac": {"max_error": RANSAC_PX, "random_seed": 0}}}
 
 
-def run_hloc(scene, folder: Path, features_ref: Path, reference_sfm: Path) -> Path:
+def run_hloc(scene, folder: Path, features_ref: Path, reference_sfm: Path, matcher: str) -> Path:
     """hloc's two stages; the result file."""
     from hloc import localize_sfm, match_features
 
     matches, results = folder / "matches.h5", folder / "results.txt"
     match_features.main(
-        match_features.confs["NN-mutual"],
+        match_features.confs[matcher],
         scene.pairs,
         scene.features,
         matches=matches,
@@ -67,8 +69,16 @@ def main() -> None:
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=names)
     parser.add_argument("--codec", default="pq")
     parser.add_argument("--code_bytes", type=int, default=8)
+    parser.add_argument("--matcher", default="NN-mutual", help="of hloc's configurations")
+    parser.add_argument("--matcher_weights", type=Path, help="of LightGlue, for both")
     parser.add_argument("--threads", type=int, help="of ours")
     args = parser.parse_args()
+    with lightglue_of_hloc(args.matcher, args.matcher_weights):
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print each scene's table."""
     hloc_bridge.hloc_module()  # sets its logger's level
     logging.getLogger("hloc").setLevel(logging.WARNING)
     for name in args.scenes:
@@ -102,6 +112,8 @@ def main() -> None:
                     scene.features,
                     folder / "results.txt",
                     retrieval=scene.pairs,
+                    matcher=args.matcher,
+                    matcher_weights=args.matcher_weights,
                     config=CONFIG,
                     threads=args.threads,
                     progress=False,
@@ -110,14 +122,15 @@ def main() -> None:
                 return folder / "results.txt"
 
             def original(folder: Path, scene=scene) -> Path:
-                return run_hloc(scene, folder, scene.features, scene.sfm)
+                return run_hloc(scene, folder, scene.features, scene.sfm, args.matcher)
 
             def on_export(folder: Path, scene=scene, exported=exported) -> Path:
-                return run_hloc(scene, folder, exported / "features.h5", exported / "sfm")
+                features = exported / "features.h5"
+                return run_hloc(scene, folder, features, exported / "sfm", args.matcher)
 
             def mounted(folder: Path, scene=scene, map_file=map_file) -> Path:
                 with hloc_bridge.installed():
-                    return run_hloc(scene, folder, map_file, map_file)
+                    return run_hloc(scene, folder, map_file, map_file, args.matcher)
 
             timed("original", original)
             timed("exported", on_export)
@@ -158,7 +171,8 @@ def main() -> None:
                     f"{seconds[way] / seconds['original']:.2f}",
                 ]
             )
-        print(f"\n### {name}, {args.codec} with {args.code_bytes} bytes a point\n")
+        with_matcher = "" if args.matcher == "NN-mutual" else f", {args.matcher}"
+        print(f"\n### {name}, {args.codec} with {args.code_bytes} bytes a point{with_matcher}\n")
         print_table(
             [
                 "way",

@@ -1,12 +1,15 @@
 """Seconds a query: ours against hloc's ``match_features`` and ``localize_sfm``, in one run.
 
     python benchmarks/latency.py [--scenes south-building castle-P30] [--repetitions 5]
+    python benchmarks/latency.py --scenes castle-P30/aliked --matcher aliked+lightglue-fast \
+        --repetitions 1 --cpu_time --threads 1
 
 Both start from the same uncompressed feature file and pairs and end with a written result file:
 NN-mutual, RANSAC threshold 4 px, hloc's other options. hloc works on its original files, and again
 on our exported map; ours on the map file with the codec ``--codec``. Start-up (imports, reading
 the model or map) is excluded on both sides. Needs hloc; rows with poselib's RANSAC where it is
-installed.
+installed. With a learned matcher hloc runs the same network on the same pairs, and the correct
+matches of both are compared, queries paired.
 """
 
 import argparse
@@ -23,7 +26,18 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from common import RANSAC_PX, SCENES, Scene, load_scene, print_table, spread
+from common import (
+    RANSAC_PX,
+    SCENES,
+    Scene,
+    bootstrap,
+    correct_pairs,
+    load_scene,
+    measure,
+    print_table,
+    spread,
+)
+from hloc_learned import lightglue_of_hloc
 
 from hloc_dpqed import evaluate, export
 from hloc_dpqed.compression.conf import CompressConf
@@ -32,6 +46,7 @@ from hloc_dpqed.io.features import FeatureFile
 from hloc_dpqed.io.lists import read_pairs, read_queries, write_poses
 from hloc_dpqed.localization.localizer import Correspondences, Localizer, Query
 from hloc_dpqed.mapfile import read_map, write_map
+from hloc_dpqed.matching.nearest_neighbor import Matches
 from hloc_dpqed.threads import set_num_threads
 
 CLOCK = time.perf_counter
@@ -52,7 +67,13 @@ def uncompressed_copy(features: Path, output: Path, names: list[str]) -> None:
 
 
 def run_hloc(
-    model, queries: Path, features: Path, reference: Path, pairs: Path, folder: Path
+    model,
+    queries: Path,
+    features: Path,
+    reference: Path,
+    pairs: Path,
+    folder: Path,
+    matcher: str = "NN-mutual",
 ) -> tuple[float, float]:
     """hloc's two stages; returns the seconds of matching and of localization."""
     from hloc import localize_sfm, match_features
@@ -62,7 +83,7 @@ def run_hloc(
     with contextlib.redirect_stderr(io.StringIO()):
         start = CLOCK()
         match_features.main(
-            match_features.confs["NN-mutual"],
+            match_features.confs[matcher],
             pairs,
             features,
             matches=matches,
@@ -74,6 +95,33 @@ def run_hloc(
             model, queries, pairs, features, matches, results, ransac_thresh=RANSAC_PX
         )
     return matched - start, CLOCK() - matched
+
+
+def hloc_correct(scene: Scene, matches: Path) -> np.ndarray:
+    """Correct matches of each query, of hloc's match file with the original features."""
+    import pycolmap
+    from hloc.utils.io import get_matches
+
+    model = pycolmap.Reconstruction(str(scene.sfm))
+    by_name = {image.name: image for image in model.images.values()}
+    row_of = {point: row for row, point in enumerate(scene.reference.point_ids.tolist())}
+    counts = []
+    for query in scene.queries:
+        pairs = [np.zeros((0, 2), np.int64)]
+        for name in query.retrieved or ():
+            found, _ = get_matches(matches, query.name, name)
+            points = [by_name[name].points2D[int(j)] for j in found[:, 1]]
+            kept = [
+                (i, row_of[p.point3D_id])
+                for i, p in zip(found[:, 0], points, strict=True)
+                if p.has_point3D() and p.point3D_id in row_of
+            ]
+            pairs.append(np.array(kept, np.int64).reshape(-1, 2))
+        together = np.concatenate(pairs)
+        one = Matches(together, np.ones(len(together), np.float32))
+        collected = Correspondences.collect([one], scene.reference.num_points)
+        counts.append(int(correct_pairs(collected, query, scene.reference.xyz).sum()))
+    return np.array(counts)
 
 
 def stream(localizer: Localizer, queries: Path, features: Path, pairs: Path):
@@ -111,7 +159,7 @@ def run_single(
     matching, whole = [], []
     start = CLOCK()
     for query in stream(localizer, queries, features, pairs):
-        found = localizer.match(query.features, query.retrieved)
+        found = localizer.match(query.features, query.retrieved, query.camera)
         Correspondences.collect(found, localizer.map.num_points)
         matched = CLOCK()
         localizer.solve(query, found)
@@ -140,7 +188,7 @@ def benchmark(name: str, args: argparse.Namespace, folder: Path) -> None:
     map_path = folder / f"{args.codec}-{args.code_bytes}.dpqed"
     uncompressed_copy(scene.features, features, names)
     if not map_path.exists():
-        conf = CompressConf(codec=args.codec, code_bytes=args.code_bytes)
+        conf = CompressConf(args.selector, args.codec, args.code_bytes)
         compressor = Compressor(scene.reference, scene.observations, conf)
         write_map(map_path, compressor.compress(scene.reference.num_points))
     exported = folder / f"export-{map_path.stem}"
@@ -151,15 +199,22 @@ def benchmark(name: str, args: argparse.Namespace, folder: Path) -> None:
     import pycolmap
 
     rows, seconds = [], {}
+    learned = not args.matcher.startswith("NN-")
+    network = args.matcher.removesuffix("-fast")
+    of_hloc = None
     for label, sfm, reference in (
         ("hloc, original map", scene.sfm, features),
         ("hloc, exported map", exported / "sfm", exported / "features.h5"),
-    ):
+    )[: 1 if learned else 2]:
         model = pycolmap.Reconstruction(str(sfm))
         runs = repeat(
-            lambda m=model, r=reference: run_hloc(m, queries, features, r, scene.pairs, folder),
+            lambda m=model, r=reference: run_hloc(
+                m, queries, features, r, scene.pairs, folder, network
+            ),
             args.repetitions,
         )
+        if learned:
+            of_hloc = hloc_correct(scene, folder / "matches.h5")
         seconds[label] = [a + b for a, b in runs]
         seconds[label + ", matching"] = [a for a, _ in runs]
         rows.append((label, seconds[label], accuracy(folder / "hloc.txt", scene)))
@@ -177,10 +232,18 @@ def benchmark(name: str, args: argparse.Namespace, folder: Path) -> None:
         "ours, RANSAC on the best, poselib": {"pose_estimator": "poselib"},
         "ours, RANSAC on the best": {},
     }
+    if learned:
+        localizers = {"ours, RANSAC on the best": {}}
     if importlib.util.find_spec("poselib") is None:
         localizers = {k: v for k, v in localizers.items() if "poselib" not in k}
     for label, options in localizers.items():
-        localizer = Localizer(compressed, ransac_thresh=RANSAC_PX, **options)
+        localizer = Localizer(
+            compressed,
+            args.matcher,
+            matcher_weights=args.matcher_weights,
+            ransac_thresh=RANSAC_PX,
+            **options,
+        )
         results = folder / "ours.txt"
         runs = repeat(
             lambda loc=localizer, out=results: run_ours(loc, queries, features, scene.pairs, out),
@@ -191,7 +254,10 @@ def benchmark(name: str, args: argparse.Namespace, folder: Path) -> None:
 
     count = len(scene.queries)
     peer = seconds["hloc, original map"]
-    print(f"\n### {name}, {args.codec} {args.code_bytes} B, {count} queries, median (range)\n")
+    print(
+        f"\n### {name}, {args.codec} {args.code_bytes} B, {args.matcher}, {count} queries, "
+        "median (range)\n"
+    )
     print_table(
         ["", "ms a query", "hloc / this", "median error / recall at 0.05/1"],
         [
@@ -204,6 +270,20 @@ def benchmark(name: str, args: argparse.Namespace, folder: Path) -> None:
             for label, times, measured in rows
         ],
     )
+    if of_hloc is not None:
+        own = measure(compressed, scene.queries, args.ransac_seeds, localizer=localizer)
+        low, high = bootstrap(own.correct - of_hloc)
+        print(
+            f"\ncorrect matches a query: hloc {of_hloc.mean():.0f}, ours {own.correct.mean():.0f} "
+            f"(change {low:+.0f} .. {high:+.0f}), our precision {own.precision.mean():.3f}"
+        )
+        hloc_seconds = [t / count for t in seconds["hloc, original map, matching"]]
+        own_seconds = [t / count for t in seconds["ours, RANSAC on the best"]]
+        print(
+            f"hloc's match_features {spread(hloc_seconds, 1000)} ms a query; ours, with the pose, "
+            f"{spread(own_seconds, 1000)} ms"
+        )
+        return
     singles = repeat(
         lambda: run_single(localizer, queries, features, scene.pairs), args.repetitions
     )
@@ -234,6 +314,10 @@ def main() -> None:
     )
     parser.add_argument("--codec", default="drqed")
     parser.add_argument("--code_bytes", type=int, default=4)
+    parser.add_argument("--selector", default="hybrid")
+    parser.add_argument("--matcher", default="NN-mutual")
+    parser.add_argument("--matcher_weights", type=Path, help="of a learned matcher, for both")
+    parser.add_argument("--ransac_seeds", type=int, default=3)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--folder", type=Path, help="keeps the maps for the next run")
@@ -255,6 +339,7 @@ def main() -> None:
             if folder is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             (folder / name).mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lightglue_of_hloc(args.matcher, args.matcher_weights))
             benchmark(name, args, folder / name)
 
 

