@@ -8,7 +8,7 @@ from ..logger import logger
 from .compressed import CompressedMap
 
 # hloc names its feature files feats-NAME-..., and writes nothing else about the extractor.
-_HLOC_EXTRACTORS = ("superpoint", "r2d2", "d2net", "sift", "sosnet", "disk", "aliked")
+_HLOC_EXTRACTORS = ("superpoint", "r2d2", "d2net", "sift", "sosnet", "disk", "aliked", "xfeat")
 
 
 def features_of(compressed: CompressedMap) -> dict[str, Any]:
@@ -63,6 +63,16 @@ def check_extractor(
     if not allow:
         raise InputError(f"{told}; pass {OVERRIDE} if they can be matched")
     logger.warning(told)
+
+
+def extractor_name(kind: dict[str, Any]) -> str | None:
+    """The extractor's name in lower case, as ``feature_kind`` tells it or its file's name; None
+    where neither does."""
+    named = kind.get("extractor")
+    if isinstance(named, str):
+        words = [word for word in _HLOC_EXTRACTORS if word in named.lower()]
+        return words[0] if len(words) == 1 else None
+    return _by_name(kind.get("name"))
 
 
 def _by_name(name: Any) -> str | None:
