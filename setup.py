@@ -28,6 +28,7 @@ setup(
         "Topic :: Scientific/Engineering :: Image Recognition",
     ],
     packages=find_packages(include=["hloc_dpqed", "hloc_dpqed.*"]),
+    package_data={"hloc_dpqed.codecs": ["pretrained/*"]},
     python_requires=">=3.10",
     install_requires=[
         "faiss-cpu>=1.11",  # the first with RaBitQ

@@ -3,6 +3,7 @@
     python benchmarks/codecs.py                            the default table
     python benchmarks/codecs.py --specs drqed:4 rq:4 pq:2:bits=4
     python benchmarks/codecs.py --queries pseudo           held-out database images
+    python benchmarks/codecs.py --specs shipped:4          the codec that comes with the package
 
 A codec is written ``name:code bytes[:option=value ...]``, where ``code_targets=mean`` or
 ``sharpened`` is an option of each. One code a point, all points kept, mutual nearest neighbours,
@@ -20,14 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import SCENES, PosedQuery, Scene, bootstrap, load_scene, measure, print_table
+from common import DATA, SCENES, PosedQuery, Scene, bootstrap, load_scene, measure, print_table
 
+from hloc_dpqed.choices import SHIPPED
 from hloc_dpqed.codecs import fit_codec
+from hloc_dpqed.codecs.file import codec_hash
+from hloc_dpqed.codecs.shipped import shipped_codec, shipped_for
 from hloc_dpqed.compression.conf import CompressConf
 from hloc_dpqed.compression.engine import Compressor
 from hloc_dpqed.io.atomic import write_text
-from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
+from hloc_dpqed.io.features import FeatureFile, feature_kind, read_global_descriptors
 from hloc_dpqed.mapfile import map_info, read_map, write_map
+from hloc_dpqed.maps.same_features import extractor_name
 from hloc_dpqed.planning.holdout import hold_out
 from hloc_dpqed.scene.reference import Observations, ReferenceMap
 from hloc_dpqed.scene.spatial import spread_folds
@@ -101,16 +106,22 @@ def run_cell(
     spec: str,
     seed: int,
     ransac_seeds: int,
+    features: Path,
 ) -> dict[str, Any]:
     """Fit, encode, write, read and localize with one codec."""
     name, size, options = parse_spec(spec)
+    given = None
+    if name == SHIPPED:
+        extractor = shipped_for(extractor_name(feature_kind(features)), features)
+        given = shipped_codec(extractor).head(size)
+        name = given.name
     conf = CompressConf(
         "all", name, size or 4, "point", seed, code_targets=options.pop("code_targets", None)
     )
     start, cpu = time.perf_counter(), time.process_time()
     if conf.sharpens:
         observations = with_sharpened_targets(observations, seed)
-    codec = fit_codec(name, observations, size, seed=seed, **options)
+    codec = given or fit_codec(name, observations, size, seed=seed, **options)
     fit, fit_cpu = time.perf_counter() - start, time.process_time() - cpu
     start = time.perf_counter()
     codes = codec.encode_points(observations)
@@ -119,7 +130,8 @@ def run_cell(
     start = time.perf_counter()
     codec.decode(many)
     decode = time.perf_counter() - start
-    compressor = Compressor(reference, observations, conf, codec=codec)
+    shared = None if given is None else codec_hash(given.whole())
+    compressor = Compressor(reference, observations, conf, codec=codec, codec_hash=shared)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "map.dpqed"
         write_map(path, compressor.compress(reference.num_points))
@@ -207,7 +219,8 @@ def cells_of(args: argparse.Namespace, name: str, specs: list[str]) -> dict[str,
             path = args.output / file.replace(":", "_")
             if not path.is_file():
                 loaded = loaded or problem(load_scene(name), args.queries, args.fold)
-                cell = run_cell(*loaded, spec, seed, args.ransac_seeds)
+                folder, _, features, _ = SCENES[name]
+                cell = run_cell(*loaded, spec, seed, args.ransac_seeds, DATA / folder / features)
                 write_text(path, json.dumps(cell))
             cells.setdefault(spec, []).append(json.loads(path.read_text()))
     return cells

@@ -25,6 +25,7 @@ from hloc_dpqed.scene.reference import Observations, ReferenceMap
 
 __all__ = [
     "CORRECT_PX",
+    "DATA",
     "RANSAC_PX",
     "SCENES",
     "Measures",

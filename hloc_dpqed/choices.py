@@ -8,7 +8,9 @@ from typing import Any
 
 CODECS = (
     "none", "dpqed", "drqed", "pq", "opq", "rq", "lsq", "prq", "pca", "sq8", "sign", "rabitq",
+    "nested",
 )  # fmt: skip
+SHIPPED = "shipped"  # a codec file that comes with the package, see ``codecs.shipped``
 CODE_TARGETS = ("mean", "sharpened")
 CODEC_TRAIN = ("kept", "all")
 BUDGET_SCOPES = ("total", "codes")

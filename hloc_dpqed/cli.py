@@ -26,6 +26,7 @@ from .choices import (
     POSE_ESTIMATORS,
     PRESETS,
     SELECTORS,
+    SHIPPED,
 )
 from .errors import InputError
 
@@ -53,6 +54,30 @@ def _fit_codec(args: dict[str, Any]) -> None:
 
     args["codec_options"] = parse_options(args["codec_options"], "--codec_options")
     fit_codec.main(**args)
+
+
+def _append(args: dict[str, Any]) -> None:
+    from . import append
+
+    append.main(**args)
+
+
+def _merge(args: dict[str, Any]) -> None:
+    from . import merge
+
+    merge.main(**args)
+
+
+def _prune(args: dict[str, Any]) -> None:
+    from . import prune
+
+    prune.main(**args)
+
+
+def _remove(args: dict[str, Any]) -> None:
+    from . import remove
+
+    remove.main(**args)
 
 
 def _localize(args: dict[str, Any]) -> None:
@@ -158,11 +183,15 @@ def _add_compress(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--fraction", type=float, metavar="F", help="fraction of the points to keep")
     sub.add_argument("--selector", choices=SELECTORS, default="hybrid")
     sub.add_argument(
-        "--codec", choices=CODECS, help="drqed; with a budget, what the planner finds best"
+        "--codec",
+        choices=(*CODECS, SHIPPED),
+        help="drqed; with a budget, what the planner finds best; 'shipped' is fitted already",
     )
     sub.add_argument("--code_bytes", type=int, metavar="B", help="bytes of a code, 4 by default")
     sub.add_argument(
-        "--codec_file", type=Path, metavar="PATH", help="a codec of fit-codec, kept out of the map"
+        "--codec_file",
+        metavar="PATH",
+        help="a codec of fit-codec, or the name of one that comes along, kept out of the map",
     )
     sub.add_argument("--codec_train", choices=CODEC_TRAIN, default="kept")
     sub.add_argument(
@@ -194,6 +223,50 @@ def _add_fit_codec(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--threads", type=int, metavar="N")
     sub.add_argument("--device", default="cpu")
     sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
+
+def _map_to_map(sub: argparse.ArgumentParser) -> None:
+    """What every command takes that makes a map file of map files."""
+    sub.add_argument("--output", type=Path, required=True, metavar="MAP.dpqed")
+    sub.add_argument(
+        "--codec_file", type=Path, metavar="PATH", help="of a map without a codec of its own"
+    )
+    sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
+
+def _add_append(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("map", type=Path, metavar="MAP.dpqed")
+    sub.add_argument("--reference_sfm", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--features", type=Path, required=True, metavar="H5")
+    sub.add_argument("--global_features", type=Path, metavar="H5")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--threads", type=int, metavar="N")
+    _map_to_map(sub)
+
+
+def _add_merge(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("map", type=Path, metavar="MAP.dpqed")
+    sub.add_argument("other", type=Path, metavar="OTHER.dpqed")
+    _map_to_map(sub)
+
+
+def _add_prune(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("map", type=Path, metavar="MAP.dpqed")
+    sub.add_argument("--budget", metavar="SIZE", help="such as 300KB or 1MB")
+    sub.add_argument("--num_points", type=int, metavar="N")
+    sub.add_argument("--selector", choices=SELECTORS, default="hybrid")
+    sub.add_argument(
+        "--code_bytes", type=int, metavar="B", help="keep the first bytes of each code"
+    )
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--threads", type=int, metavar="N")
+    _map_to_map(sub)
+
+
+def _add_remove(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("map", type=Path, metavar="MAP.dpqed")
+    sub.add_argument("--images", nargs="+", required=True, metavar="NAME")
+    _map_to_map(sub)
 
 
 def _add_localize(sub: argparse.ArgumentParser) -> None:
@@ -364,6 +437,10 @@ def build_parser() -> argparse.ArgumentParser:
             _add_fit_codec,
             "fit one codec on several maps, for them to share",
         ),
+        ("append", _append, _add_append, "add what an extended model has to a map file"),
+        ("merge", _merge, _add_merge, "join two map files of one frame and codec"),
+        ("prune", _prune, _add_prune, "a smaller map file from a map file alone"),
+        ("remove", _remove, _add_remove, "remove images from a map file"),
         ("localize", _localize, _add_localize, "localize queries with a map file"),
         ("evaluate", _evaluate, _add_evaluate, "pose errors and recall of a result file"),
         ("info", _info, _add_info, "what is in a map file, and what each part costs"),

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .choices import BUDGET_SCOPES, CODEC_TRAIN, GRANULARITIES
-from .codecs import sharpens
+from .choices import BUDGET_SCOPES, CODEC_TRAIN, GRANULARITIES, SHIPPED
+from .codecs import HEADED, Codec, sharpens
 from .codecs.file import codec_hash, read_codec
+from .codecs.shipped import check_described, shipped_codec, shipped_codecs, shipped_for
 from .compression.conf import CODEC_BYTES, CompressConf, Work
 from .compression.engine import Compressor
 from .compression.source import Source
@@ -18,6 +19,7 @@ from .io.features import descriptor_dimension, feature_kind, read_global_descrip
 from .io.model import read_observations, read_reference
 from .io.sizes import format_size, parse_size
 from .logger import logger
+from .maps.same_features import extractor_name
 from .options import check_code_bytes, check_codec_options, check_selector_options
 from .planning.planner import plan_compression
 from .planning.target import parse_target, plan_recall
@@ -50,7 +52,7 @@ def main(
     progress: bool = True,
     selector_options: dict[str, Any] | None = None,
     codec_options: dict[str, Any] | None = None,
-    codec_file: Path | None = None,
+    codec_file: Path | str | None = None,
     codec_train: str = CompressConf.codec_train,
     code_targets: str | None = CompressConf.code_targets,
 ) -> Path:
@@ -72,8 +74,9 @@ def main(
         global_features: hloc's global feature file, to store the images' global descriptors.
         overwrite: replace ``output``; otherwise an existing file is an error.
         threads, device, progress: of the work.
-        codec_file: a codec that ``fit_codec.main`` fitted, to use as it is. The map then holds its
-            hash instead of the codec.
+        codec_file: a codec that ``fit_codec.main`` fitted, to use as it is, or the name of one that
+            comes with the package (``codecs.shipped``; ``codec`` 'shipped' takes the one for the
+            extractor of ``features``). The map then holds its hash instead of the codec.
         codec_train, code_targets: see ``CompressConf``.
 
     Returns:
@@ -87,10 +90,8 @@ def main(
     if output.exists() and not overwrite:
         raise InputError(f"{output}: exists already, pass --overwrite to replace it")
     shared = None
-    if codec_file is not None:
-        if codec is not None or code_bytes is not None or codec_options:
-            raise InputError("--codec_file: excludes --codec, --code_bytes and codec options")
-        shared = read_codec(codec_file)
+    if codec_file is not None or codec == SHIPPED:
+        shared, codec_file = _given_codec(codec, code_bytes, codec_options, codec_file, features)
         codec, code_bytes = shared.name, shared.code_size
     asked: dict[str, Any] = {}
     if budget is not None:
@@ -129,6 +130,8 @@ def main(
             f"{codec_file}: a codec of {shared.dim} dimensions, but {features} has descriptors of "
             f"{observations.dim}"
         )
+    if shared is not None and shared.name in HEADED:
+        check_described(shared, observations, f"{features}: {codec_file}")
     described = None
     if global_features is not None:
         described = read_global_descriptors(global_features, reference.image_names)
@@ -146,7 +149,7 @@ def main(
             work,
             codec=shared,
             features=feature_kind(features),
-            codec_hash=None if shared is None else codec_hash(shared),
+            codec_hash=None if shared is None else codec_hash(shared.whole()),
         )
         if budget is not None:
             data = compressor.fit_budget(parse_size(budget), budget_scope)[1]
@@ -158,6 +161,35 @@ def main(
         write_bytes(output, data)
     logger.info(f"Wrote {output}: {format_size(len(data))}")
     return output
+
+
+def _given_codec(
+    codec: str | None,
+    code_bytes: int | None,
+    codec_options: dict[str, Any] | None,
+    codec_file: Path | str | None,
+    features: Path,
+) -> tuple[Codec, Path | str]:
+    """The codec of ``--codec_file`` or ``--codec shipped``, and what the user calls it.
+
+    Raises:
+        InputError: there is no such codec, or the arguments exclude one another.
+    """
+    if codec_options:
+        raise InputError("codec options are of a codec that is fitted, this one is as it is")
+    if codec_file is None:
+        codec_file = shipped_for(extractor_name(feature_kind(features)), features)
+    elif codec is not None:
+        raise InputError(f"--codec_file: excludes --codec {codec}")
+    if str(codec_file) in shipped_codecs() and not Path(codec_file).is_file():
+        found = shipped_codec(str(codec_file))
+    else:
+        found = read_codec(Path(codec_file))
+    if found.name in HEADED:
+        return found.head(min(4, found.code_size) if code_bytes is None else code_bytes), codec_file
+    if code_bytes is not None:
+        raise InputError(f"--code_bytes: {codec_file} has codes of {found.code_size} bytes only")
+    return found, codec_file
 
 
 def _planned(source: Source, conf: CompressConf, work: Work) -> tuple[CompressConf, int | None]:

@@ -41,6 +41,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "rate_weight": (0, 1e6),
     "reconstruction_weight": (0, 1e9),
     "refresh": (1, 10**6),
+    "rows_per_centroid": (1, 10**6),
     "sharpness": (0, 1e6),
     "slack_cost": (0, 1e9),
     "splits": (1, 64),
@@ -248,6 +249,10 @@ def code_sizes(codec: str, dim: int, options: dict[str, Any] | None = None) -> l
         # 4 bits a dimension are what quantizing each principal axis by itself takes; the residual
         # codebooks' time grows with the square of the size.
         return [size for size in whole if size <= max(8, dim // 2)]
+    if codec == "nested":
+        if isinstance(bits, list):
+            return [sum(bits) // 8] if sum(bits) % 8 == 0 else []
+        return [size for size in whole if size <= 32]
     if bits not in (4, 8):
         return []
     if codec in ("pq", "opq", "dpqed"):

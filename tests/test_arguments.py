@@ -33,6 +33,9 @@ FINE = {
     ("sweep", "--code_budgets", "1000000000"), ("sweep", "--code_budgets", "1e9"),
     ("report", "--seed", "0"), ("report", "--seed", "1000000000"), ("demo", "--seed", "0"),
     ("demo", "--seed", "1000000000"), ("demo", "--query_every", "1000000000"),
+    ("append", "--seed", "0"), ("append", "--seed", "1000000000"), ("prune", "--seed", "0"),
+    ("prune", "--seed", "1000000000"), ("prune", "--num_points", "1000000000"),
+    ("prune", "--budget", "1000000000"), ("prune", "--budget", "1e9"),
 }  # fmt: skip
 NUMERIC = [
     (name, action.option_strings[0])
@@ -66,6 +69,8 @@ def minimal(name, scene, map_file, folder) -> list[str]:
     words = {
         "compress": [*model, "--output", folder / "m.dpqed", "--codec", "pq"],
         "fit-codec": [*model, "--output", folder / "c.safetensors", "--codec", "pq"],
+        "append": [map_file, *model, "--output", folder / "m.dpqed"],
+        "prune": [map_file, "--output", folder / "m.dpqed", "--num_points", 20],
         "localize": [*queries, "--map", map_file, "--features", scene.features,
                      "--results", folder / "r.txt"],
         "evaluate": ["--results", scene.poses, "--reference", scene.poses],

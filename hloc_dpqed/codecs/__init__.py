@@ -28,6 +28,7 @@ _HOMES = {
     "sq8": ("scalar", "SQ8Codec"),
     "sign": ("scalar", "SignCodec"),
     "rabitq": ("scalar", "RaBitQCodec"),
+    "nested": ("nested", "NestedCodec"),
 }
 
 
@@ -49,6 +50,9 @@ class _Codecs(Mapping[str, type[Codec]]):
 
 
 CODECS: Mapping[str, type[Codec]] = _Codecs()
+
+
+HEADED = ("nested",)  # codecs whose codes have codes as their heads, see ``Codec.head``
 
 
 def codec_class(name: str) -> type[Codec]:
@@ -123,6 +127,7 @@ def load_codec(name: str, tensors: dict[str, np.ndarray], config: dict[str, Any]
 __all__ = [
     "CODECS",
     "CODE_TARGETS",
+    "HEADED",
     "Codec",
     "codec_class",
     "fit_codec",

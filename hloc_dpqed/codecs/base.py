@@ -127,6 +127,23 @@ class Codec(ABC):
             InputError: shapes, dtypes or values are not those of this codec.
         """
 
+    def head(self, code_size: int) -> "Codec":
+        """The codec of the first ``code_size`` bytes of each code.
+
+        Raises:
+            InputError: heads of its codes are no codes.
+        """
+        if code_size != self.code_size:
+            raise InputError(
+                f"--code_bytes {code_size}: {self.name} has codes of {self.code_size}, whose first "
+                "bytes are none"
+            )
+        return self
+
+    def whole(self) -> "Codec":
+        """The codec that this one is a ``head`` of: what a codec file holds."""
+        return self
+
     def stored(self: C) -> C:
         """This codec as it will be after a round trip through a file (float16 rounding)."""
         return type(self).from_tensors(self.tensors(), self.config())

@@ -267,7 +267,8 @@ def _numbers_behind(lines: Sequence[str]) -> int:
             words = line.rsplit(maxsplit=7 + behind)
             with contextlib.suppress(ValueError):
                 quat = np.array(words[1:], float)[:4]
-                units[behind] += len(words) == 8 + behind and abs(np.linalg.norm(quat) - 1) < 1e-3
+                if len(words) == 8 + behind and abs(np.linalg.norm(quat) - 1) < 1e-3:
+                    units[behind] += 1
     return int(np.argmax(units))
 
 

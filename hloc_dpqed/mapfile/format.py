@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..choices import GRANULARITIES
-from ..codecs import CODECS, Codec
+from ..codecs import CODECS, HEADED, Codec
 from ..codecs.file import codec_file_name, codec_hash, read_codec, read_codec_parts
+from ..codecs.shipped import shipped_file
 from ..entropy.arrays import DTYPES, decode_arrays, dtype_name, encode_arrays
 from ..entropy.rans import DamagedStream, Player, Recorder
 from ..errors import InputError
@@ -106,7 +107,7 @@ def to_bytes(
     codec_spec: dict[str, Any]
     if compressed.codec_hash is None:
         sections["codec"], codec_spec = _encode_codec(compressed.codec)
-    elif compressed.codec_hash != codec_hash(compressed.codec):
+    elif compressed.codec_hash != codec_hash(compressed.codec.whole()):
         raise InputError("the map's codec is not the one of its codec file")
     else:
         codec_spec = {"hash": compressed.codec_hash, "tensors": {}}
@@ -350,6 +351,7 @@ def read_map(path: Path, codec_file: Path | None = None) -> CompressedMap:
         shared = None
         if "codec" not in sections:
             shared = read_codec(*_shared_codec(metadata["codec"], Path(path), codec_file))
+            shared = shared.head(_code_columns(metadata))
         codec = shared or _decode_codec(sections["codec"], metadata["codec"])
         parts = _decode(metadata, sections, size, codec.code_size)
         global_descriptors = None
@@ -389,8 +391,18 @@ def _shared_codec(spec: dict[str, Any], path: Path, codec_file: Path | None) -> 
         raise DamagedStream("section 'codec' is missing")
     beside = path.parent / codec_file_name(digest)
     if codec_file is None and not beside.is_file():
-        raise InputError(f"needs the codec file {beside.name} beside it, or --codec_file")
+        codec_file = shipped_file(digest)
+        if codec_file is None:
+            raise InputError(
+                f"needs the codec file {beside.name} beside it, or --codec_file; no codec that "
+                "comes with this version of hloc_dpqed is it"
+            )
     return codec_file or beside, digest
+
+
+def _code_columns(metadata: dict[str, Any]) -> int:
+    """Bytes of a code, as the metadata announce it."""
+    return _spec("U8", metadata["codes"])[1][1]
 
 
 def _check_announced(metadata: dict[str, Any], size: int) -> None:
@@ -522,6 +534,8 @@ def map_info(path: Path, codec_file: Path | None = None) -> dict[str, Any]:
             file, digest = _shared_codec(spec, Path(path), codec_file)
             spec = dict(zip(("name", "config"), read_codec_parts(file, digest), strict=False))
         dim, code_size = _sizes(spec)
+        if digest is not None and spec["name"] in HEADED:
+            code_size = min(code_size, _code_columns(metadata))
         parts = _decode(metadata, loaded, size, code_size)
         if "global.codes" in loaded:
             other = metadata["global"]["codec"]

@@ -8,7 +8,7 @@ from ..logger import logger
 from .compressed import CompressedMap
 
 # hloc names its feature files feats-NAME-..., and writes nothing else about the extractor.
-_HLOC_EXTRACTORS = ("superpoint", "r2d2", "d2net", "sift", "sosnet", "disk", "aliked")
+_HLOC_EXTRACTORS = ("superpoint", "r2d2", "d2net", "sift", "sosnet", "disk", "aliked", "xfeat")
 
 # Dimension of the descriptors that learned matchers are for.
 _MATCHED_DIMS = {"superpoint": 256, "disk": 128, "aliked": 128, "xfeat": 64}
@@ -85,8 +85,7 @@ def check_matcher(compressed: CompressedMap, matcher: str) -> None:
     wanted = "superpoint" if matcher.startswith("superglue") else matcher.split("+")[0]
     if wanted not in _MATCHED_DIMS:
         return
-    recorded = features_of(compressed)
-    own = _family(recorded.get("extractor")) or _by_name(recorded.get("name"))
+    own = extractor_name(features_of(compressed))
     dim = _MATCHED_DIMS[wanted]
     if compressed.codec.dim != dim:
         told = f" of {own}" if own else ""
@@ -105,6 +104,13 @@ def _family(extractor: str | None) -> str | None:
     """The name of hloc's in an extractor's name, such as that of ``COLMAP's SIFT``, or None."""
     words = (extractor or "").lower().replace("_", " ").split()
     return next((name for name in _HLOC_EXTRACTORS if name in words), None)
+
+
+def extractor_name(kind: dict[str, Any]) -> str | None:
+    """The extractor's name of hloc's, as ``feature_kind`` tells it or its file's name; None where
+    neither does."""
+    named = kind.get("extractor")
+    return _family(named) if isinstance(named, str) else _by_name(kind.get("name"))
 
 
 def _by_name(name: Any) -> str | None:

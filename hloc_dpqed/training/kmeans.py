@@ -6,8 +6,12 @@ import numpy as np
 MAX_ROWS = 16_384  # 64 a centroid: more changes little, and the start is refined by training
 
 
-def kmeans(x: np.ndarray, num_centroids: int, seed: int, iterations: int = 10) -> np.ndarray:
-    """(N, d) rows to (num_centroids, d) float32 centroids; N >= num_centroids.
+def kmeans(
+    x: np.ndarray, num_centroids: int, seed: int, iterations: int = 10, rows: int = MAX_ROWS
+) -> np.ndarray:
+    """(N, d) rows, of which ``rows`` are used, to (num_centroids, d) float32 centroids.
+
+    N >= num_centroids.
 
     Deterministic given the seed and the number of threads (``codecs.fit_codec`` allows one).
     """
@@ -17,7 +21,7 @@ def kmeans(x: np.ndarray, num_centroids: int, seed: int, iterations: int = 10) -
         niter=iterations,
         seed=seed + 1,
         min_points_per_centroid=1,
-        max_points_per_centroid=max(1, -(-MAX_ROWS // num_centroids)),
+        max_points_per_centroid=max(1, -(-rows // num_centroids)),
     )
     algorithm.train(np.ascontiguousarray(x, np.float32))
     return algorithm.centroids.reshape(num_centroids, x.shape[1])

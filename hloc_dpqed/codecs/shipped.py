@@ -1,0 +1,104 @@
+"""The codec files that come with the package, for maps of any scene (docs/codecs.md).
+
+A file is named ``EXTRACTOR-NUMBER.HASH.safetensors`` with 16 digits of its codec's hash. A codec is
+never changed, only added under the next number: a map that refers to one stays readable.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..scene.reference import Observations
+from .base import Codec
+from .file import read_codec
+
+LEAST_SIMILARITY = 0.6  # of whole codes
+_SAMPLE = 512  # descriptors that are looked at
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+def shipped_codecs(folder: Path = PRETRAINED) -> dict[str, Path]:
+    """Files by name, such as ``superpoint-1``, and by extractor the one of the highest number."""
+    files = {path.name.split(".")[0]: path for path in sorted(folder.glob("*-*.*.safetensors"))}
+    newest: dict[str, Path] = {}
+    for name in sorted(files, key=_number):
+        newest[name.rpartition("-")[0]] = files[name]
+    return {**files, **newest}
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("-")[2])
+
+
+def shipped_file(digest: str, folder: Path = PRETRAINED) -> Path | None:
+    """The file of the codec of this hash, None where the package has none."""
+    for path in folder.glob(f"*-*.{digest[:16]}.safetensors"):
+        return path
+    return None
+
+
+def shipped_codec(name: str, folder: Path = PRETRAINED) -> Codec:
+    """The codec ``name`` (an extractor, or an extractor and a number) in its longest codes.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    files = shipped_codecs(folder)
+    if name not in files:
+        raise InputError(f"no codec {name!r} comes with the package, {_listed(files)}")
+    return read_codec(files[name])
+
+
+def shipped_for(extractor: str | None, where: Path, folder: Path = PRETRAINED) -> str:
+    """The name of the shipped codec for features of ``extractor``.
+
+    Args:
+        extractor: as a feature file tells it, see ``maps.same_features``; None if it does not.
+        where: the feature file, for the message.
+
+    Raises:
+        InputError: there is none, or the extractor is not known.
+    """
+    files = shipped_codecs(folder)
+    if extractor is None:
+        raise InputError(
+            f"{where}: its name (feats-EXTRACTOR...) does not tell the extractor, which --codec "
+            f"shipped needs; pass --codec_file with the name of one, {_listed(files)}"
+        )
+    if extractor not in files:
+        raise InputError(
+            f"{where}: no codec for features of {extractor} comes with the package, "
+            f"{_listed(files)}"
+        )
+    return extractor
+
+
+def check_described(codec: Codec, observations: Observations, where: str) -> None:
+    """Check that a codec for any scene knows such descriptors at all.
+
+    A codec is for one extractor; features of another may have its dimension.
+
+    Args:
+        codec: in its longest codes or shorter ones.
+        observations: of the map.
+        where: features and codec, for the message.
+
+    Raises:
+        InputError: decoded codes are further from the descriptors than any of the extractor are.
+    """
+    count = len(observations)
+    rows = np.arange(0, count, max(1, count // _SAMPLE))[:_SAMPLE]
+    x = observations.descriptors[rows].astype(np.float32)
+    longest = codec.whole()
+    similarity = float((longest.decode(longest.encode(x)) * x).sum(1).mean()) if count else 1.0
+    if similarity < LEAST_SIMILARITY:
+        raise InputError(
+            f"{where} describes them at a mean cosine similarity of {similarity:.2f} only, "
+            f"expected {LEAST_SIMILARITY} and more: are they of another extractor?"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return f"there are {', '.join(sorted(names))}"

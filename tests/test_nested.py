@@ -1,0 +1,157 @@
+"""Codes of which every head is a code, against the definition and an exhaustive search."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from codec_helpers import make_observations
+
+from hloc_dpqed.codecs import fit_codec
+from hloc_dpqed.codecs.file import codec_hash
+from hloc_dpqed.codecs.nested import (
+    NestedCodec,
+    least,
+    nested_search,
+    refit_codebooks,
+    used_bits,
+)
+from hloc_dpqed.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def observations():
+    return make_observations(400, 3, dim=16)
+
+
+@pytest.fixture(scope="module")
+def codec(observations):
+    return fit_codec("nested", observations, 4, seed=1, bits=[7, 6, 6, 5, 8])
+
+
+def test_used_bits():
+    bits = [14, 13, 13, 12, 12]
+    assert used_bits(bits, 8) == bits
+    assert used_bits(bits, 5) == [14, 13, 13]
+    assert used_bits(bits, 2) == [14, 2]
+    assert used_bits(bits, 1) == [8]
+
+
+def test_decoding_is_the_documented_sum(codec, observations):
+    """By hand, from the stored arrays alone, as docs/format.md has it."""
+    codes = codec.encode(observations.descriptors[:20].astype(np.float32))
+    arrays, bits = codec.tensors(), codec.config()["bits"]
+    for size in (1, 2, 3, 4):
+        decoded = codec.head(size).decode(codes[:, :size])
+        for row, code in zip(decoded, codes[:, :size], strict=True):
+            number = int.from_bytes(code.tobytes(), "little")
+            left, z = 8 * size, np.zeros(16)
+            for m, b in enumerate(bits):
+                used = min(b, left)
+                if used == 0:
+                    break
+                book = arrays[f"book{m}"].astype(np.float64) * arrays[f"book{m}_scale"][0]
+                same = np.arange(1 << b) % (1 << used) == number % (1 << used)
+                z += book[same].mean(0)
+                number >>= used
+                left -= used
+            expected = arrays["basis"].astype(np.float64) @ z
+            np.testing.assert_allclose(row, expected / np.linalg.norm(expected), atol=2e-6)
+
+
+def test_longer_codes_are_nearer(codec, observations):
+    x = observations.descriptors.astype(np.float32)
+    near = []
+    for size in (1, 2, 3, 4):
+        part = codec.head(size)
+        assert part.code_size == size and part.whole().code_size == 4
+        near.append(float((part.decode(part.encode(x)) * x).sum(1).mean()))
+    assert near == sorted(near)
+
+
+def test_a_head_of_a_code_is_a_code(codec, observations):
+    """Not the best one of its size, but not far from it either."""
+    x = observations.descriptors.astype(np.float32)
+    cut = codec.head(2).decode(codec.encode(x)[:, :2])
+    own = codec.head(2).decode(codec.head(2).encode(x))
+    assert ((cut * x).sum(1).mean()) > 0.8 * ((own * x).sum(1).mean())
+
+
+def test_heads_share_what_is_stored(codec):
+    assert codec_hash(codec.head(2).whole()) == codec_hash(codec)
+    assert codec.head(4) is codec and codec.whole() is codec
+    for size in (0, 5):
+        with pytest.raises(InputError, match=f"--code_bytes {size}: the codec has codes of 1 to 4"):
+            codec.head(size)
+
+
+def test_a_wide_beam_finds_the_best_code():
+    torch.manual_seed(0)
+    books = [torch.randn(8, 4) / (m + 1) for m in range(3)]
+    x = torch.randn(5, 4)
+    found = nested_search(x, books, [3, 3, 3], [1], 64)[1]
+    assert found.shape == (5, 3)
+    books[2] = books[2].view(2, 4, 4).mean(0)  # a byte holds two bits of the last index
+    for row, code in zip(x, found, strict=True):
+        sums = {
+            c: float(sum(book[i] for book, i in zip(books, c, strict=True)).sub(row).norm())
+            for c in itertools.product(range(8), range(8), range(4))
+        }
+        assert tuple(code.tolist()) == min(sums, key=sums.get)
+
+
+def test_least_is_topk():
+    rng = torch.Generator().manual_seed(0)
+    for width, keep in ((4096, 8), (128, 1), (100, 5), (64, 3), (8192, 16)):
+        values = torch.rand(7, width, generator=rng)
+        best, rank = least(values, keep)
+        expected = values.topk(keep, 1, largest=False)
+        torch.testing.assert_close(best, expected[0])
+        torch.testing.assert_close(values.gather(1, rank), expected[0])
+
+
+def test_refitting_lowers_the_error_of_every_head():
+    torch.manual_seed(0)
+    x = torch.randn(500, 6)
+    books = [torch.randn(16, 6), 0.7 * torch.randn(16, 6), 0.5 * torch.randn(16, 6)]
+    codes = torch.randint(16, (500, 3))
+
+    def error(of):
+        total, sums = 0.0, torch.zeros_like(x)
+        for m, book in enumerate(of):
+            sums = sums + book[codes[:, m]]
+            total += float((x - sums).square().sum())
+        return total
+
+    assert error(refit_codebooks(x, codes, books)) < error(books)
+
+
+def test_refitting_one_codebook_is_the_mean():
+    x = torch.tensor([[1.0, 0], [3, 0], [0, 5]])
+    (book,) = refit_codebooks(x, torch.tensor([[0], [0], [1]]), [torch.zeros(3, 2)])
+    # Two rows' worth of what it was, zero.
+    torch.testing.assert_close(book, torch.tensor([[1.0, 0], [0, 5 / 3], [0, 0]]))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"bits": []},
+        {"bits": [7, 6, 6, 5, 17]},
+        {"bits": [7, 6, 6, 5, 7]},
+        {"bits": None},
+        {"code_size": 0},
+        {"code_size": 5},
+        {"code_size": 1.5},
+        {"dim": 8},
+    ],
+)
+def test_wrong_settings_are_refused(codec, settings):
+    with pytest.raises(InputError):
+        NestedCodec.from_tensors(codec.tensors(), {**codec.config(), **settings})
+
+
+def test_wrong_bits_are_refused(observations):
+    for bits in ([8, 7], [17, 7], [0, 16]):
+        with pytest.raises(InputError, match="codec nested: bits"):
+            fit_codec("nested", observations, 2, bits=bits)
