@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from codec_helpers import make_observations, top1
 
 from hloc_dpqed.codecs import fit_codec, load_codec
@@ -168,4 +167,4 @@ def test_damaged_tensors_are_input_errors():
 
 def test_results_are_on_the_cpu():
     codec = fit_codec("drqed", make_observations(300, 2), 4, device="cpu", **FAST)
-    assert codec.basis.device == torch.device("cpu")
+    assert isinstance(codec.basis, np.ndarray)

@@ -10,9 +10,9 @@ import faiss
 import numpy as np
 
 from ..errors import InputError
-from ..scene.reference import Observations, normalise_rows
+from ..scene.reference import Observations
 from ..threads import single_threaded
-from .base import ArrayCodec
+from .base import ArrayCodec, unit_rows
 from .entries import entries_from_arrays, entries_to_arrays
 from .packing import codebooks_for, num_centroids, unpack_indices
 from .pq import pad_centroids, training_rows
@@ -35,7 +35,7 @@ class AdditiveCodec(ArrayCodec):
         self._arrays, self.bits, self.splits = arrays, bits, splits
         self.codebooks = entries_from_arrays("codebooks", arrays, 3)
         m, k, sub = self.codebooks.shape
-        if m % splits or k > 1 << bits:
+        if m % splits or k > 1 << bits or m * bits % 8:
             raise InputError("the codec's codebooks are missing or have a wrong shape")
         self.dim, self.code_size = sub * splits, m * bits // 8
         self._parts = []
@@ -134,7 +134,7 @@ class AdditiveCodec(ArrayCodec):
             for m, book in enumerate(self.codebooks):
                 first = m // each * sub
                 out[rows, first : first + sub] += book[indices[rows, m]]
-        return normalise_rows(out)
+        return unit_rows(out, out)
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "bits": self.bits, "splits": self.splits}

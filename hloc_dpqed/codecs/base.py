@@ -36,6 +36,38 @@ def project(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return out
 
 
+def unit_rows(rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """L2-normalise the rows of (N, D) as float32, to the same bits everywhere; zero rows stay zero.
+
+    The order of the operations is part of the map file's format (docs/format.md, "Codes and
+    codec"): how a library sums a row depends on its version and on the processor.
+
+    Args:
+        rows: (N, D), of any type.
+        out: (N, D) float32 to write to; may be ``rows``.
+    """
+    rows = np.asarray(rows, np.float32)
+    count, dim = rows.shape
+    out = np.empty((count, dim), np.float32) if out is None else out
+    width = 1 << max(dim - 1, 0).bit_length()
+    for start in range(0, count, BLOCK_ROWS):
+        part = rows[start : start + BLOCK_ROWS]
+        squares = np.zeros((len(part), width), np.float32)
+        np.multiply(part, part, out=squares[:, :dim])
+        left = width
+        while left > 16:  # halves are added, down to one number
+            left //= 2
+            squares[:, :left] += squares[:, left : 2 * left]
+        columns = np.ascontiguousarray(squares[:, :left].T)  # short rows are slow to add
+        while left > 1:
+            left //= 2
+            columns = columns[:left] + columns[left : 2 * left]
+        tiny = np.finfo(np.float32).tiny
+        scale = np.float32(1) / np.maximum(np.sqrt(columns[0]), tiny)
+        np.multiply(part, scale[:, None], out=out[start : start + BLOCK_ROWS])
+    return out
+
+
 class Codec(ABC):
     """A fitted quantizer of D-dimensional descriptors.
 

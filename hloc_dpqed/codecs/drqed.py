@@ -7,25 +7,21 @@ buy centroids instead of dimensions. docs/method.md gives the evidence for each 
 """
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from ..errors import InputError
 from ..scene.reference import Observations, target_descriptors
 from ..threads import single_threaded, spread_rows
-from ..training.batches import Tracks
-from ..training.beam import beam_search, orthogonal_codebooks
-from ..training.checkpoint import FitCheckpoint
-from ..training.loop import minimise
-from ..training.losses import contrastive_loss, rate_loss, reconstruction_loss
-from ..training.reencode import best_candidates
-from .base import BLOCK_ROWS, Codec
+from .base import BLOCK_ROWS, Codec, unit_rows
 from .packing import num_centroids, pack_bits, unpack_bits
-from .plan import plan_codebooks
-from .shrink import Parameters, from_arrays, shrink
+from .shrink import centroid_table, from_arrays, shrink
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..training.checkpoint import FitCheckpoint
 
 _ENCODE_ROWS = 256  # rows in one beam search
 _BEAM = 16
@@ -39,7 +35,7 @@ class DRQEDCodec(Codec):
     ``basis z``. All parameters hold the values that will be stored.
 
     Attributes:
-        codebooks: M float32 tensors (K_m, L).
+        codebooks: M float32 arrays (K_m, L).
         basis: (D, L) float32.
         bits: of each index.
         reencode: whether a point's observations choose its code.
@@ -51,8 +47,8 @@ class DRQEDCodec(Codec):
 
     def __init__(
         self,
-        codebooks: list[torch.Tensor],
-        basis: torch.Tensor,
+        codebooks: list[np.ndarray],
+        basis: np.ndarray,
         bits: list[int],
         arrays: dict[str, np.ndarray],
         reencode: bool,
@@ -61,20 +57,24 @@ class DRQEDCodec(Codec):
         self.bits, self.reencode = bits, reencode
         self.dim, self.code_size = basis.shape[0], sum(bits) // 8
         self._arrays = arrays
-        sizes = torch.tensor([len(book) for book in codebooks])
-        self._first, self._last = sizes.cumsum(0) - sizes, sizes - 1
+        sizes = np.array([len(book) for book in codebooks])
+        self._first, self._last = np.cumsum(sizes) - sizes, sizes - 1
 
     @functools.cached_property
-    def _table(self) -> torch.Tensor:
+    def _table(self) -> np.ndarray:
         """What each centroid adds to the descriptor: decoding is then a sum of table rows."""
-        with single_threaded():
-            return torch.cat([book @ self.basis.T for book in self.codebooks])
+        return centroid_table(self._arrays, [len(book) for book in self.codebooks])
 
     @functools.cached_property
-    def _search(self) -> tuple[list[torch.Tensor], torch.Tensor]:
+    def _search(self) -> "tuple[list[torch.Tensor], torch.Tensor]":
         """What encoding needs; a map that is only read does without."""
+        import torch
+
+        from ..training.beam import orthogonal_codebooks
+
         with single_threaded():
-            return orthogonal_codebooks(self.codebooks, self.basis)
+            books = [torch.from_numpy(book) for book in self.codebooks]
+            return orthogonal_codebooks(books, torch.from_numpy(self.basis))
 
     @classmethod
     def fit(
@@ -85,7 +85,7 @@ class DRQEDCodec(Codec):
         seed: int = 0,
         device: str = "cpu",
         progress: bool = False,
-        checkpoint: FitCheckpoint | None = None,
+        checkpoint: "FitCheckpoint | None" = None,
         codec_budget_bytes: int | None = None,
         latent: int | None = None,
         bits: list[int] | None = None,
@@ -127,6 +127,15 @@ class DRQEDCodec(Codec):
             rate_weight: of ``rate_loss`` on the codebooks, the bytes of their entries as a share of
                 the codec's.
         """
+        import torch
+
+        from ..training.batches import Tracks
+        from ..training.beam import beam_search, orthogonal_codebooks
+        from ..training.loop import minimise
+        from ..training.losses import contrastive_loss, rate_loss, reconstruction_loss
+        from .drqed_module import DRQEDModule
+        from .plan import plan_codebooks
+
         if len(observations) == 0:
             raise InputError("the map has no observation to fit a codec on")
         if reconstruction_weight is None:
@@ -149,7 +158,7 @@ class DRQEDCodec(Codec):
         )
         num_centroids(len(rows), max(plan.bits), cls.name)  # warns where there are fewer
         sizes = [len(book) for book in plan.books]
-        module = _Module(plan.books, plan.basis).to(device)
+        module = DRQEDModule(plan.books, plan.basis).to(device)
         targets = torch.from_numpy(aims).to(device)
         codes = torch.zeros(len(aims), len(sizes), dtype=torch.int64, device=device)
         drawn: list[np.ndarray] = []
@@ -213,6 +222,10 @@ class DRQEDCodec(Codec):
 
     def _candidates(self, descriptors: np.ndarray, keep: int) -> np.ndarray:
         """The ``keep`` best codes of each row by reconstruction: (N, keep, M) int64."""
+        import torch
+
+        from ..training.beam import beam_search
+
         small, onto = self._search
         found = np.empty((len(descriptors), keep, len(self.bits)), np.int64)
 
@@ -232,31 +245,38 @@ class DRQEDCodec(Codec):
         """
         if not self.reencode or observations.num_points == 0:
             return super().encode_points(observations)
+        import torch
+
+        from ..training.reencode import best_candidates
+
         targets = target_descriptors(observations)
         indices = best_candidates(
             observations,
             lambda rows: self._candidates(targets[rows], _CANDIDATES),
-            lambda codes: self._decode_indices(torch.from_numpy(codes)),
+            lambda codes: torch.from_numpy(self._decode_indices(codes)),
         )
         return pack_bits(indices, self.bits)
 
-    def _decode_indices(
-        self, indices: torch.Tensor, out: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def _decode_indices(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """(N, M) int64 to (N, D) float32 (``out``), L2-normalised; past the end is the last."""
-        rows = torch.minimum(indices, self._last) + self._first
-        y = F.embedding_bag(rows, self._table, mode="sum")
-        norms = torch.linalg.vector_norm(y, dim=1, keepdim=True).clamp_(min=1e-12)
-        return torch.div(y, norms, out=out)
+        rows = np.minimum(indices, self._last) + self._first
+        table = self._table
+        y = np.empty((len(rows), self.dim), np.float32) if out is None else out
+        np.take(table, rows[:, 0], 0, out=y, mode="clip")  # any mode but the default needs no copy
+        part = np.empty_like(y)
+        for column in rows.T[1:]:
+            np.take(table, column, 0, out=part, mode="clip")
+            np.add(y, part, out=y)
+        return unit_rows(y, y)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        out = np.empty((len(codes), self.dim), np.float32)  # of large pages, unlike torch's
-        into = torch.from_numpy(out)
+        out = np.empty((len(codes), self.dim), np.float32)
 
         def block(rows: slice) -> None:
-            indices = torch.from_numpy(unpack_bits(codes[rows], self.bits))
-            self._decode_indices(indices, into[rows])
+            self._decode_indices(unpack_bits(codes[rows], self.bits), out[rows])
 
+        if len(codes):
+            _ = self._table  # once, before the threads begin
         spread_rows(block, len(codes), BLOCK_ROWS)
         return out
 
@@ -290,28 +310,9 @@ class DRQEDCodec(Codec):
         if len(stored.basis) != config.get("dim"):
             raise InputError("the codec's basis is missing or has a wrong shape")
         return cls(
-            [torch.from_numpy(book) for book in stored.books],
-            torch.from_numpy(stored.basis),
+            list(stored.books),
+            stored.basis,
             bits,
             dict(tensors),
             bool(config.get("reencode")),
-        )
-
-
-class _Module(torch.nn.Module):
-    """The codec's parameters while they are trained."""
-
-    def __init__(self, books: list[np.ndarray], basis: np.ndarray):
-        super().__init__()
-        self.books = torch.nn.ParameterList([torch.from_numpy(book) for book in books])
-        self.basis = torch.nn.Parameter(torch.from_numpy(basis))
-
-    def forward(self, codes: torch.Tensor) -> torch.Tensor:
-        # embedding's gradient is summed in a fixed order, unlike that of indexing.
-        parts = [F.embedding(codes[:, m], book) for m, book in enumerate(self.books)]
-        return F.normalize(functools.reduce(torch.add, parts) @ self.basis.T, dim=1)
-
-    def parameters_as_arrays(self) -> Parameters:
-        return Parameters(
-            [book.detach().cpu().numpy() for book in self.books], self.basis.detach().cpu().numpy()
         )

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from ..scene.reference import normalise_rows
-from .base import FixedCodec
+from .base import FixedCodec, unit_rows
 
 
 class NoneCodec(FixedCodec):
@@ -19,4 +18,4 @@ class NoneCodec(FixedCodec):
         return np.ascontiguousarray(descriptors, "<f2").view(np.uint8)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        return normalise_rows(np.ascontiguousarray(codes).view("<f2"))
+        return unit_rows(np.ascontiguousarray(codes).view("<f2"))

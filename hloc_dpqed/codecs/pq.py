@@ -4,17 +4,20 @@ Sources: Jégou, Douze, Schmid, "Product Quantization for Nearest Neighbor Searc
 He, Ke, Sun, "Optimized Product Quantization", CVPR 2013.
 """
 
-from typing import Any
+import functools
+from typing import TYPE_CHECKING, Any
 
-import faiss
 import numpy as np
 
 from ..errors import InputError
-from ..scene.reference import Observations, normalise_rows
+from ..scene.reference import Observations
 from ..threads import spread_rows
-from .base import BLOCK_ROWS, ArrayCodec, project
+from .base import BLOCK_ROWS, ArrayCodec, project, unit_rows
 from .entries import entries_from_arrays, entries_to_arrays
-from .packing import codebooks_for, num_centroids
+from .packing import codebooks_for, num_centroids, unpack_indices
+
+if TYPE_CHECKING:
+    import faiss
 
 MAX_TRAINING_ROWS = 65_536  # 256 a centroid, where faiss itself starts to subsample
 FAR = 1e4  # a coordinate that no unit vector is near: pads codebooks to the size faiss expects
@@ -42,8 +45,10 @@ def pad_centroids(centroids: np.ndarray, bits: int) -> np.ndarray:
     return np.pad(centroids, ((0, 0), (0, missing), (0, 0)), constant_values=FAR)
 
 
-def product_quantizer(centroids: np.ndarray, bits: int) -> faiss.ProductQuantizer:
+def product_quantizer(centroids: np.ndarray, bits: int) -> "faiss.ProductQuantizer":
     """faiss's quantizer with (M, K, d) float32 centroids, K at most 2 ** ``bits``."""
+    import faiss
+
     m, _, sub = centroids.shape
     quantizer = faiss.ProductQuantizer(m * sub, m, bits)
     padded = pad_centroids(centroids, bits)
@@ -52,7 +57,7 @@ def product_quantizer(centroids: np.ndarray, bits: int) -> faiss.ProductQuantize
 
 
 def product_codes(
-    quantizer: faiss.ProductQuantizer, descriptors: np.ndarray, rotation: np.ndarray | None = None
+    quantizer: "faiss.ProductQuantizer", descriptors: np.ndarray, rotation: np.ndarray | None = None
 ) -> np.ndarray:
     """Codes of (N, D) descriptors, first times ``rotation``' if given: (N, code_size) uint8."""
     codes = np.empty((len(descriptors), quantizer.code_size), np.uint8)
@@ -101,10 +106,14 @@ class PQCodec(ArrayCodec):
         # Rounded first, so that encoding sees the centroids that will be stored.
         self.centroids = entries_from_arrays("centroids", arrays, 3)
         m, k, sub = self.centroids.shape
-        if k > 1 << bits:
+        if k > 1 << bits or m * bits % 8:
             raise InputError("the codec's centroids are missing or have a wrong shape")
         self.dim, self.code_size = m * sub, m * bits // 8
-        self._pq = product_quantizer(self.centroids, bits)
+
+    @functools.cached_property
+    def _pq(self) -> "faiss.ProductQuantizer":
+        """What encoding needs; a map that is only read does without."""
+        return product_quantizer(self.centroids, self.bits)
 
     @classmethod
     def fit(
@@ -133,14 +142,16 @@ class PQCodec(ArrayCodec):
         return product_codes(self._pq, descriptors, self.rotation)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        codes = np.ascontiguousarray(codes, np.uint8)
         out = np.empty((len(codes), self.dim), np.float32)
+        padded = pad_centroids(self.centroids, self.bits)
+        books = np.arange(len(padded))
 
         def block(rows: slice) -> None:
-            decoded = normalise_rows(self._pq.decode(codes[rows]))
+            indices = unpack_indices(codes[rows], self.bits)
+            decoded = unit_rows(padded[books, indices].reshape(len(indices), self.dim))
             if self.rotation is not None:
                 # As stored it is slightly other than orthogonal: normalised again.
-                decoded = normalise_rows(project(decoded, self.rotation))
+                decoded = unit_rows(project(decoded, self.rotation))
             out[rows] = decoded
 
         spread_rows(block, len(codes), BLOCK_ROWS)
@@ -187,6 +198,8 @@ class OPQCodec(PQCodec):
         Maps of fewer observations than dimensions keep their axes: they determine no rotation.
         """
         rows = training_rows(observations, seed, 1)
+        import faiss
+
         m, k = product_shape(observations, code_bytes, bits, cls.name)
         rotation = np.eye(observations.dim, dtype=np.float32)
         if len(rows) >= max(observations.dim, 1 << bits):
@@ -204,6 +217,8 @@ class OPQCodec(PQCodec):
 
 def train_product(rows: np.ndarray, m: int, k: int, seed: int) -> np.ndarray:
     """faiss's k-means in each of ``m`` sub-spaces: (N, D) to (m, k, D / m) float32."""
+    import faiss
+
     bits = int(k).bit_length() - 1
     if k == 1 << bits:
         pq = faiss.ProductQuantizer(rows.shape[1], m, bits)

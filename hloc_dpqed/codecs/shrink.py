@@ -7,13 +7,16 @@ fixed number of bits. At equal bytes many coarse centroids quantize better than 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..threads import steady_products
 from .entries import entries_from_arrays
 
 GROUPS = 8  # of the latent dimensions: those of a group share a table of the entropy coder
+EXACT_LATENT = 1024  # up to which sums of products of two int8 are exact in float32
 FINEST, COARSEST = 2.0**-6, 4.0  # steps, in root mean squares of the entries
 NAMES = {"codebooks", "codebooks_scale", "basis", "basis_scale"}
 
@@ -98,6 +101,30 @@ def from_arrays(arrays: dict[str, np.ndarray], sizes: Sequence[int]) -> Paramete
     parts = np.split(entries, np.cumsum(sizes)[:-1])
     books = [part * scale for part, scale in zip(parts, scales, strict=True)]
     return Parameters(books, basis)
+
+
+def centroid_table(arrays: dict[str, np.ndarray], sizes: Sequence[int]) -> np.ndarray:
+    """What each centroid adds to the descriptor: (sum of K_m, D) float32.
+
+    Of ``arrays`` that ``from_arrays`` takes. The products of integers are exact in any order, so
+    that the table has the same bits everywhere (docs/format.md, "Codes and codec").
+    """
+    basis, scale = arrays["basis"], np.ones(1, np.float32)
+    latent = basis.shape[1]
+    whole = basis.dtype == np.int8
+    if whole:
+        scale = arrays["basis_scale"]
+    real: Any = np.float32 if whole and latent <= EXACT_LATENT else np.float64
+    groups = math.gcd(latent, GROUPS)
+    cubes = arrays["codebooks"].reshape(-1, latent // groups, groups).transpose(0, 2, 1)
+    with steady_products():
+        product = cubes.reshape(-1, latent).astype(real) @ basis.astype(real).T
+    table = product.astype(np.float32, copy=False)
+    first = 0
+    for size, own in zip(sizes, arrays["codebooks_scale"], strict=True):
+        table[first : first + size] *= own * scale
+        first += size
+    return table
 
 
 def shrink(parameters: Parameters, budget: int) -> dict[str, np.ndarray]:

@@ -45,6 +45,17 @@ def pack(sections: dict[str, bytes], optional: list[str], metadata: dict[str, An
     return safetensors.numpy.save(arrays, metadata={METADATA_KEY: text})
 
 
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a member of its metadata comes twice")
+    return members
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
 def unpack(data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Metadata and sections of a file's bytes, all hashes checked.
 
@@ -55,7 +66,7 @@ def unpack(data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         tensors = safetensors.deserialize(data)
         size = int.from_bytes(data[:8], "little")
         text = json.loads(data[8 : 8 + size])["__metadata__"][METADATA_KEY]
-        metadata = json.loads(text)
+        metadata = json.loads(text, object_pairs_hook=_members, parse_constant=_refuse)
         digest, hashes = metadata[HASH_KEY], metadata["sections"]
         if not isinstance(digest, str) or not isinstance(hashes, dict):
             raise TypeError("its metadata are not those of a map file")

@@ -31,7 +31,7 @@ from .points import (
     encode_points,
     morton,
 )
-from .poses import PoseGrid, check_poses, decode_poses, encode_poses
+from .poses import PoseGrid, check_poses, decode_cameras_in_frame, encode_poses
 from .text import decode_cameras, decode_names, encode_cameras, encode_names
 from .tracks import MAX_NEIGHBOURS, decode_tracks, encode_tracks
 
@@ -233,7 +233,10 @@ def _encode_codec(codec: Codec) -> tuple[bytes, dict[str, Any]]:
 
 def _decode_codec(data: bytes, spec: dict[str, Any]) -> Codec:
     tensors = _codec_tensors(data, spec)
-    return CODECS[spec["name"]].from_tensors(tensors, spec["config"])
+    codec = CODECS[spec["name"]].from_tensors(tensors, spec["config"])
+    if _sizes(spec) != (codec.dim, codec.code_size):
+        raise DamagedStream("the sizes of the codec are not those of its settings")
+    return codec
 
 
 def _codec_tensors(data: bytes, spec: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -373,7 +376,8 @@ def read_map(path: Path, codec_file: Path | None = None) -> CompressedMap:
 def _told_of(path: Path) -> Iterator[None]:
     """Whatever a damaged file makes of the reader is one line that names the file."""
     try:
-        yield
+        with np.errstate(all="ignore"):  # of numbers that are refused afterwards
+            yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (
@@ -431,7 +435,7 @@ def _decode(
         raise DamagedStream("its grid of points is impossible")
     numbers = decode_points(sections["points"], points)
     cells = cells_of_morton(numbers)
-    xyz = Grid(frame, error, core).coordinates(cells)
+    xyz = Grid(frame, float(error), core).coordinates(cells)
     neighbours = metadata["visibility"]["neighbours"]
     if type(neighbours) is not int or not 1 <= neighbours <= MAX_NEIGHBOURS:
         raise DamagedStream("its number of neighbours is impossible")
@@ -445,12 +449,17 @@ def _decode(
         visibility = renumber(visibility, order)
 
     spec = metadata["poses"]
+    pixel_error = spec["pixel_error"]
+    if type(pixel_error) not in (int, float) or not math.isfinite(pixel_error):
+        raise DamagedStream("its error of poses is impossible")
     if not _positive(spec["rotation_step"]) or not _positive(spec["centre_step"]):
         raise DamagedStream("its grid of poses is impossible")
-    pose_grid = PoseGrid(spec["rotation_step"], spec["centre_step"])
-    poses = decode_poses(sections["poses"], images, pose_grid)
-    if metadata["format_version"] > 1:  # before, poses stood in the map's frame
-        poses = frame.poses_in_map(poses)
+    pose_grid = PoseGrid(float(spec["rotation_step"]), float(spec["centre_step"]))
+    if metadata["format_version"] == 1:  # poses stood in the map's frame
+        frame = Frame(np.zeros(3), np.array([1.0, 0, 0, 0]))
+    poses = frame.poses_in_map(*decode_cameras_in_frame(sections["poses"], images, pose_grid))
+    if not (np.isfinite(xyz).all() and np.isfinite(poses).all()):
+        raise DamagedStream("its coordinates are not finite")
     cameras, camera_index = decode_cameras(sections["cameras"], images, limit)
     if metadata["codes"] != [rows, code_size]:
         raise DamagedStream("its codes are not those of its codec")
@@ -473,8 +482,11 @@ def _decode(
 def _decode_frame(metadata: dict[str, Any]) -> Frame:
     """Of a file of version 1: an origin and the map's axes."""
     old = metadata["format_version"] == 1
-    origin = np.array(metadata["points" if old else "frame"]["origin"], np.float64)
-    quat = np.array([1, 0, 0, 0] if old else metadata["frame"]["rotation"], np.float64)
+    origin = metadata["points" if old else "frame"]["origin"]
+    quat = [1, 0, 0, 0] if old else metadata["frame"]["rotation"]
+    if not all(type(x) in (int, float) for x in (*origin, *quat)):
+        raise DamagedStream("its frame is impossible")
+    origin, quat = np.array(origin, np.float64), np.array(quat, np.float64)
     if origin.shape != (3,) or not np.isfinite(origin).all():
         raise DamagedStream("its frame is impossible")
     if quat.shape != (4,) or not abs(np.linalg.norm(quat) - 1) <= 1e-6:
@@ -541,29 +553,28 @@ def map_info(path: Path, codec_file: Path | None = None) -> dict[str, Any]:
             other = metadata["global"]["codec"]
             _codec_tensors(loaded["global.codec"], other)
             _decode_global_codes(metadata, loaded, _sizes(other)[1])
-        codes = parts["codes"]
-    sections = _section_bytes(loaded, size)
-    total = sum(sections.values())
-    return {
-        "format_version": metadata["format_version"],
-        "num_points": len(parts["xyz"]),
-        "num_images": len(parts["image_names"]),
-        "num_observations": parts["visibility"].num_observations,
-        "codec": spec["name"],
-        "code_bytes": code_size,
-        "descriptor_dim": dim,
-        "granularity": parts["granularity"],
-        "sections": sections,
-        "descriptor_bytes": sections["codes"],
-        "codec_bytes": sections.get("codec", 0),
-        "total_bytes": total,
-        "distinct_codes": len(np.unique(codes, axis=0)),
-        "groups": group_bytes(sections),
-        "xyz_error": metadata["points"]["xyz_error"],
-        "pose_pixel_error": metadata["poses"]["pixel_error"],
-        "codec_hash": digest,
-        "made": metadata["made"],
-    }
+        sections = _section_bytes(loaded, size)
+        total = sum(sections.values())
+        return {
+            "format_version": metadata["format_version"],
+            "num_points": len(parts["xyz"]),
+            "num_images": len(parts["image_names"]),
+            "num_observations": parts["visibility"].num_observations,
+            "codec": spec["name"],
+            "code_bytes": code_size,
+            "descriptor_dim": dim,
+            "granularity": parts["granularity"],
+            "sections": sections,
+            "descriptor_bytes": sections["codes"],
+            "codec_bytes": sections.get("codec", 0),
+            "total_bytes": total,
+            "distinct_codes": len(np.unique(parts["codes"], axis=0)),
+            "groups": group_bytes(sections),
+            "xyz_error": metadata["points"]["xyz_error"],
+            "pose_pixel_error": metadata["poses"]["pixel_error"],
+            "codec_hash": digest,
+            "made": metadata["made"],
+        }
 
 
 def _sizes(spec: dict[str, Any]) -> tuple[int, int]:

@@ -47,10 +47,14 @@ class Frame:
         rotations = cam_from_world[:, :, :3] @ self.rotation.T
         return _poses(rotations, self.points(camera_centres(cam_from_world)))
 
-    def poses_in_map(self, local: np.ndarray) -> np.ndarray:
-        """(n, 3, 4) poses in the frame to poses in the map."""
-        rotations = local[:, :, :3] @ self.rotation
-        return _poses(rotations, self.points_in_map(camera_centres(local)))
+    def poses_in_map(self, rotations: np.ndarray, centres: np.ndarray) -> np.ndarray:
+        """Cameras of the frame, their rotations (n, 3, 3) and centres (n, 3), to (n, 3, 4) poses
+        in the map; to the last bit as docs/format.md says."""
+        q, r, x = rotations, self.rotation, self.points_in_map(centres)
+        turned = q[:, :, 0:1] * r[0] + q[:, :, 1:2] * r[1] + q[:, :, 2:3] * r[2]
+        moved = turned[:, :, 0] * x[:, 0:1] + turned[:, :, 1] * x[:, 1:2]
+        moved = moved + turned[:, :, 2] * x[:, 2:3]
+        return np.concatenate([turned, -moved[:, :, None]], 2)
 
 
 def _poses(rotations: np.ndarray, centres: np.ndarray) -> np.ndarray:

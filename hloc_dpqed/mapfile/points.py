@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pycolmap
 
-from ..entropy.rans import Coder, Player, Recorder, code_integers
+from ..entropy.rans import Coder, DamagedStream, Player, Recorder, code_integers
 from ..errors import InputError
 from ..maps.compressed import CompressedMap
 from ..scene.projection import camera_centres, too_far
@@ -211,6 +211,8 @@ def decode_points(data: bytes, count: int) -> np.ndarray:
     player = Player(data, symbol_contexts=1)
     numbers = _code_points(player, count)
     player.finish()
+    if (np.diff(numbers, prepend=0) < 0).any():
+        raise DamagedStream("a point is out of the grid")
     return numbers
 
 

@@ -56,8 +56,10 @@ def quantize_poses(poses: np.ndarray, grid: PoseGrid) -> tuple[np.ndarray, np.nd
     return largest, np.rint(numbers).astype(np.int64)
 
 
-def restore_poses(largest: np.ndarray, numbers: np.ndarray, grid: PoseGrid) -> np.ndarray:
-    """The inverse of ``quantize_poses``: (I, 3, 4) float64."""
+def restore_cameras(
+    largest: np.ndarray, numbers: np.ndarray, grid: PoseGrid
+) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of ``quantize_poses``: (I, 3, 3) rotations and (I, 3) centres, float64."""
     others = numbers[:, :3] * grid.rotation_step
     squares = others[:, 0] ** 2 + others[:, 1] ** 2 + others[:, 2] ** 2
     if (squares >= 1).any():
@@ -66,8 +68,12 @@ def restore_poses(largest: np.ndarray, numbers: np.ndarray, grid: PoseGrid) -> n
     slots = np.arange(4) != largest[:, None]
     q[slots] = others.ravel()
     q[~slots] = np.sqrt(1 - squares)
-    rotations = rotation_matrices(q)
-    centres = numbers[:, 3:] * grid.centre_step
+    return rotation_matrices(q), numbers[:, 3:] * grid.centre_step
+
+
+def restore_poses(largest: np.ndarray, numbers: np.ndarray, grid: PoseGrid) -> np.ndarray:
+    """``restore_cameras`` as (I, 3, 4) float64 poses in the frame."""
+    rotations, centres = restore_cameras(largest, numbers, grid)
     translations = -np.einsum("nij,nj->ni", rotations, centres)
     return np.concatenate([rotations, translations[:, :, None]], 2)
 
@@ -125,12 +131,14 @@ def _projections(compressed: CompressedMap, xyz: np.ndarray, poses: np.ndarray) 
     return result
 
 
-def decode_poses(data: bytes, count: int, grid: PoseGrid) -> np.ndarray:
-    """The (I, 3, 4) poses of a stream."""
+def decode_cameras_in_frame(
+    data: bytes, count: int, grid: PoseGrid
+) -> tuple[np.ndarray, np.ndarray]:
+    """The cameras' rotations (I, 3, 3) and centres (I, 3) of a stream."""
     player = Player(data, symbol_contexts=3)
     largest, numbers = _code(player, count)
     player.finish()
-    return restore_poses(largest, numbers, grid)
+    return restore_cameras(largest, numbers, grid)
 
 
 def _code(
@@ -152,7 +160,7 @@ def _code(
         values = (np.abs(steps) * 2 - (steps < 0)).ravel()  # 0, -1, 1, -2 ... as 0, 1, 2, 3 ...
     context = np.tile([1, 1, 1, 2, 2, 2], count)
     folded = code_integers(coder, context, values).reshape(-1, 6)
-    steps = np.where(folded & 1, -((folded + 1) >> 1), folded >> 1)
+    steps = np.where(folded & 1, ~(folded >> 1), folded >> 1)
     totals = np.cumsum(steps, 0)
     if count:
         # A fresh quaternion starts the sum again.

@@ -5,6 +5,7 @@ before Python's own zlib crashes when that is used.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -116,6 +117,9 @@ def decode_cameras(data: bytes, count: int, limit: int) -> tuple[list[pycolmap.C
     rows, index = json.loads(text)
     cameras = []
     for model, width, height, params in rows:
+        numbers = all(type(x) in (int, float) and math.isfinite(x) for x in params)
+        if not numbers or not all(type(x) is int for x in (width, height)):
+            raise DamagedStream("a camera has impossible numbers")
         kind = pycolmap.CameraModelId.__members__.get(model)
         if kind is None or model == "INVALID":
             raise InputError(f"camera model {str(model)[:40]!r} is unknown to this pycolmap")
@@ -124,6 +128,6 @@ def decode_cameras(data: bytes, count: int, limit: int) -> tuple[list[pycolmap.C
             raise DamagedStream("a camera has a wrong number of parameters")
         cameras.append(camera)
     index = [0] * count if index is None else index
-    if len(index) != count or not all(0 <= i < len(cameras) for i in index):
+    if len(index) != count or not all(type(i) is int and 0 <= i < len(cameras) for i in index):
         raise DamagedStream("an image has a camera that the file does not have")
     return cameras, index
