@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .api import CompressedMap, load
     from .errors import InputError
     from .hloc_bridge.feature_store import FeatureStore
-    from .localization.localizer import Localizer, Query
+    from .localization.localizer import Localizer, Query, RigQuery
 
 __all__ = [
     "CompressedMap",
@@ -27,6 +27,7 @@ __all__ = [
     "InputError",
     "Localizer",
     "Query",
+    "RigQuery",
     "__version__",
     "load",
 ]
@@ -37,6 +38,7 @@ _HOMES = {
     "InputError": "errors",
     "Localizer": "localization.localizer",
     "Query": "localization.localizer",
+    "RigQuery": "localization.localizer",
     "load": "api",
 }
 

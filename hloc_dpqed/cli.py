@@ -303,6 +303,20 @@ def _add_localize(sub: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of a pose, and more where chance gives some; 0 takes every pose, as hloc does",
     )
+    sub.add_argument(
+        "--rigs",
+        type=Path,
+        metavar="FILE",
+        help="images taken at once: COLMAP's rig JSON, a model with rigs or LaMAR's rigs.txt",
+    )
+    sub.add_argument(
+        "--rig_scale", type=float, default=1.0, metavar="S", help="map units in a unit of the rigs"
+    )
+    sub.add_argument("--results_jsonl", type=Path, metavar="JSONL", help="JSON of each query")
+    sub.add_argument(
+        "--results_sfm", type=Path, metavar="DIR", help="COLMAP model of the map and the queries"
+    )
+    sub.add_argument("--results_rigs", type=Path, metavar="TXT", help="rig-from-world poses")
     naming = sub.add_mutually_exclusive_group()
     naming.add_argument("--prepend_camera_name", action="store_true")
     naming.add_argument("--full_names", action="store_true")

@@ -1,8 +1,8 @@
 """Localize queries with a map file: hloc's query list, features and pairs in, poses out."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,18 @@ from tqdm import tqdm
 from . import __version__
 from .choices import FALLBACKS, LEAST_INLIERS
 from .errors import InputError
-from .io.atomic import atomic_path, check_output
+from .io.atomic import check_output, write_text
 from .io.checkpoint import Checkpoint, run_key
-from .io.features import LocalFeatures, feature_kind, open_features
+from .io.features import ImageFeatures, LocalFeatures, feature_kind, open_features
 from .io.lists import read_queries, result_name, write_poses
+from .io.rigs import RigFrame, check_rig_scale, frames_of_all, read_rigs
 from .io.same_image import features_for_camera, scaling
-from .localization.localizer import Localization, Localizer, Query
+from .localization.localizer import Localization, Localizer, Query, RigLocalization, RigQuery
 from .localization.pose import check_min_inliers, check_pose_estimator
+from .localization.records import query_totals, record_of, rig_records, rig_totals, write_logs
+from .localization.results import check_model_output, json_lines, write_model
 from .localization.retrieval import retrieve
+from .localization.rigs import check_rig_estimator
 from .logger import logger
 from .mapfile import read_map
 from .maps.compressed import CompressedMap
@@ -59,6 +63,11 @@ def main(
     codec_file: Path | None = None,
     allow_other_extractor: bool = False,
     overwrite: bool = False,
+    rigs: Path | None = None,
+    rig_scale: float = 1.0,
+    results_rigs: Path | None = None,
+    results_jsonl: Path | None = None,
+    results_sfm: Path | None = None,
 ) -> dict[str, Any]:
     """Localize all queries and write hloc's result file.
 
@@ -98,6 +107,13 @@ def main(
         codec_file: of a map without a codec of its own; see ``mapfile.read_map``.
         allow_other_extractor: only warn where map and features tell different extractors.
         overwrite: replace ``results`` and ``logs``; otherwise existing files are an error.
+        rigs: which queries were taken at once by cameras of a rig, and their poses on it: see
+            ``io.rigs.read_rigs``. Each such frame is localized as one; queries in none are
+            localized alone.
+        rig_scale: map units in a unit of the rigs' translations.
+        results_rigs: where to write the pose of each localized frame, the rig's frame from world.
+        results_jsonl: where to write a JSON object for each query, a line each.
+        results_sfm: folder of a COLMAP model to write: the map, and the localized queries.
 
     Returns:
         The figures of ``localize --json`` (docs/cli.md).
@@ -115,12 +131,19 @@ def main(
     check_device(device)
     check_pose_estimator(pose_estimator)
     check_min_inliers(min_inliers)
-    for path in [results, *([logs] if logs is not None else [])]:
+    check_rig_scale(rig_scale, rigs, results_rigs)
+    if results_sfm is not None:
+        check_model_output(results_sfm, overwrite)
+    for path in (p for p in (results, logs, results_rigs, results_jsonl) if p is not None):
         check_output(path)
         refuse_existing(path, overwrite)
     used_threads = set_num_threads(threads)
     query_list = read_queries(queries)
     names = result_names([name for name, _ in query_list], prepend_camera_name, full_names)
+    frames: list[RigFrame] | None = None
+    if rigs is not None:
+        check_rig_estimator(pose_estimator)
+        frames = read_rigs(rigs, [name for name, _ in query_list], rig_scale)
 
     start = time.perf_counter()
     compressed = read_map(map, codec_file)
@@ -141,14 +164,20 @@ def main(
     retrieved = retrieve(
         compressed, [n for n, _ in query_list], retrieval, global_features, num_retrieved
     )
-    # A query for which nothing was retrieved has nothing to be matched with.
+    # A query for which nothing was retrieved has nothing to be matched with: others of its rig may.
     todo = [(n, c) for n, c in query_list if retrieved is None or retrieved.get(n)]
+    cameras = dict(query_list)
+    if frames is not None:
+        frames = frames_of_all(frames, [n for n, _ in todo])
+        todo = [(name, cameras[name]) for frame in frames for name in frame.images]
+    with_matches = logs is not None or results_sfm is not None
     part = Path(f"{results}.part")
     conf = {
         "queries": [[n, str(c.model.name), c.width, c.height, c.params.tolist()] for n, c in todo],
         "retrieval": retrieved,
         "options": options,
-        "logs": logs is not None,
+        "matches": with_matches,
+        "rigs": None if frames is None else [f.described() for f in frames],
         "versions": [__version__, pycolmap.__version__, torch.__version__, np.__version__],
     }
     weights = [matcher_weights] if matcher_weights is not None else []
@@ -162,25 +191,46 @@ def main(
             logger.info(f"{part}: continuing after {done.num_resumed} queries")
 
         with tqdm(
-            total=len(todo), initial=done.num_resumed, desc="Localizing", disable=not progress
+            total=len(todo if frames is None else frames),
+            initial=done.num_resumed,
+            desc="Localizing",
+            disable=not progress,
         ) as bar:
-            stream = read_stream(file, todo[done.num_resumed :], compressed, retrieved)
-            for outcome in localizer.localize_many(stream):
-                done.add(_record(compressed, outcome, logs is not None))
+            outcomes: Iterator[Localization | RigLocalization]
+            if frames is None:
+                rest = todo[done.num_resumed :]
+                outcomes = localizer.localize_many(read_stream(file, rest, compressed, retrieved))
+            else:
+                left = frames[done.num_resumed :]
+                rest = [(name, cameras[name]) for frame in left for name in frame.images]
+                stream = read_stream(file, rest, compressed, retrieved)
+                outcomes = localizer.localize_rigs(rig_stream(left, stream))
+            for outcome in outcomes:
+                done.add(record_of(compressed, outcome, with_matches))
                 bar.update()
 
-        found, counts = _totals(done)
+        found, counts = query_totals(done)
+        rig_figures = {} if rigs is None else rig_totals(rig_records(done), str(rigs))
         poses: dict[str, np.ndarray] = {}
         for name, _ in query_list:
             pose = found.get(name)
             if pose is not None:
-                poses[names[name]] = np.array(pose)
+                poses[name] = np.array(pose)
             elif fallback == "closest" and retrieved is not None and retrieved.get(name):
-                poses[names[name]] = compressed.cam_from_world[retrieved[name][0]]
-        write_poses(results, poses)
+                poses[name] = compressed.cam_from_world[retrieved[name][0]]
+        write_poses(results, {names[name]: pose for name, pose in poses.items()})
+        if results_jsonl is not None:
+            write_text(results_jsonl, "".join(json_lines(query_list, done, poses)))
+        if results_sfm is not None:
+            of_frames = {frame.name: frame.cams_from_rig for frame in frames or ()}
+            fitted = partial(_fitted, file, cameras)
+            write_model(results_sfm, compressed, done, cameras, of_frames, fitted, overwrite)
         finished = time.perf_counter()
+        if results_rigs is not None:
+            of_rigs = {record["frame"]: record["rig_from_world"] for record in rig_records(done)}
+            write_poses(results_rigs, {k: np.array(v) for k, v in of_rigs.items() if v is not None})
         if logs is not None:
-            _write_logs(logs, done)
+            write_logs(logs, done)
         done.finish()
 
     num_localized = sum(pose is not None for pose in found.values())
@@ -195,7 +245,7 @@ def main(
         "num_resumed": done.num_resumed,
         "threads": used_threads,
         "results": str(results),
-    }
+    } | rig_figures
     rejected = counts["rejected"]
     told = f", {rejected} poses rejected for too few inliers" if rejected else ""
     logger.info(f"Localized {num_localized} / {len(query_list)} queries{told}, poses in {results}")
@@ -226,22 +276,18 @@ def read_stream(
         if fitted is not local and not told:
             told = True
             logger.warning(scaling(f"{file.path}: query {name!r}", local, camera))
-        yield Query(name, camera, fitted, None if retrieved is None else retrieved[name])
+        yield Query(name, camera, fitted, None if retrieved is None else retrieved.get(name, []))
 
 
-def _totals(done: Checkpoint) -> tuple[dict[str, list[list[float]] | None], dict[str, int]]:
-    """The pose of each finished query, and sums over them.
+def _fitted(file: LocalFeatures, cameras: dict[str, pycolmap.Camera], name: str) -> ImageFeatures:
+    """A query's features, in pixels of its camera."""
+    return features_for_camera(file.read(name), cameras[name], f"{file.path}: image {name!r}")
 
-    Only what the results need is held for all queries: there may be 100,000 of them.
-    """
-    found: dict[str, list[list[float]] | None] = {}
-    counts = {"matches": 0, "inliers": 0, "rejected": 0}
-    for record in done.records():
-        found[record["name"]] = record["cam_from_world"]
-        counts["matches"] += record["num_correspondences"]
-        counts["inliers"] += record["num_inliers"] if record["cam_from_world"] is not None else 0
-        counts["rejected"] += record["rejected"]
-    return found, counts
+
+def rig_stream(frames: Sequence[RigFrame], queries: Iterator[Query]) -> Iterator[RigQuery]:
+    """The frames, of a stream of their images one after the other."""
+    for frame in frames:
+        yield RigQuery(frame.name, [next(queries) for _ in frame.images], frame.cams_from_rig)
 
 
 def result_names(
@@ -266,36 +312,3 @@ def result_names(
         owner[result] = name
         results[name] = result
     return results
-
-
-def _record(compressed: CompressedMap, outcome: Localization, with_log: bool) -> dict[str, Any]:
-    """JSON-able outcome of a query; with the log, what was matched and what RANSAC kept."""
-    pose = outcome.cam_from_world
-    record: dict[str, Any] = {
-        "name": outcome.name,
-        "cam_from_world": None if pose is None else pose.tolist(),
-        "num_correspondences": len(outcome.correspondences),
-        "num_inliers": outcome.num_inliers,
-        "rejected": outcome.rejected,
-    }
-    if with_log:
-        record["log"] = {
-            "db": [compressed.image_names[i] for i in outcome.images],
-            "num_matches": outcome.correspondences.num_matches,
-            "num_inliers": outcome.num_inliers,
-            "rejected": outcome.rejected,
-            "keypoint_index": outcome.correspondences.keypoint_index.tolist(),
-            "point_index": outcome.correspondences.point_index.tolist(),
-            "inliers": np.flatnonzero(outcome.inliers).tolist(),
-        }
-    return record
-
-
-def _write_logs(path: Path, done: Checkpoint) -> None:
-    """One JSON object, a line for each query; never all of it in memory."""
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        separator = "{\n"
-        for record in done.records():
-            file.write(f"{separator}{json.dumps(record['name'])}: {json.dumps(record['log'])}")
-            separator = ",\n"
-        file.write("\n}\n" if separator == ",\n" else "{}\n")

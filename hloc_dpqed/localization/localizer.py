@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,95 +47,19 @@ from .pose import (
     least_inliers,
     query_seed,
 )
+from .queries import Correspondences, Localization, Query, RigLocalization, RigQuery
+from .rigs import solve_rig
 from .view import MOST_POINTS, View, most_plausible, points_of_images, view_from
+
+__all__ = ["Correspondences", "Localization", "Localizer", "Query", "RigLocalization", "RigQuery"]
 
 LEAST_VIEW_MATCHES = 30  # of a learned matcher in a view that is believed
 BASIS_ROWS = 1024  # decoded to find the directions that all descriptors lie in
 BASIS_ENERGY = 2e-5  # of the descriptors, what those directions leave out
 DECODE_ROWS = 1 << 14  # at a time, which bounds the memory
 
+Q = TypeVar("Q")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Correspondences:
-    """Distinct 2D-3D matches of a query, ordered by keypoint, then point.
-
-    Attributes:
-        keypoint_index: (n,) int64 rows of the query's keypoints.
-        point_index: (n,) int64 rows of the map's points.
-        votes: (n,) int64, how many database images gave the match.
-        similarity: (n,) float32, the highest similarity among them.
-        num_matches: matches over all images, before they were collapsed.
-    """
-
-    keypoint_index: np.ndarray
-    point_index: np.ndarray
-    votes: np.ndarray
-    similarity: np.ndarray
-    num_matches: int
-
-    def __len__(self) -> int:
-        return len(self.keypoint_index)
-
-    @staticmethod
-    def collect(matches: Sequence[Matches], num_points: int) -> "Correspondences":
-        """Collapse equal (keypoint, point) pairs."""
-        pairs = np.concatenate([np.zeros((0, 2), np.int64), *(m.pairs for m in matches)])
-        similarity = np.concatenate([np.zeros(0, np.float32), *(m.similarity for m in matches)])
-        keys = pairs[:, 0] * num_points + pairs[:, 1]
-        order = np.lexsort((-similarity, keys))
-        keys = keys[order]
-        first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]][: len(keys)])
-        votes = np.diff(np.r_[first, len(keys)])
-        chosen = order[first]
-        return Correspondences(
-            pairs[chosen, 0], pairs[chosen, 1], votes, similarity[chosen], len(pairs)
-        )
-
-    def best_of_keypoints(self) -> np.ndarray:
-        """Rows of one match for each keypoint: (k,) int64, increasing.
-
-        The match with most votes, then of highest similarity, then of the lowest point.
-        """
-        order = np.lexsort((self.point_index, -self.similarity, -self.votes, self.keypoint_index))
-        keypoints = self.keypoint_index[order]
-        first = np.r_[True, keypoints[1:] != keypoints[:-1]][: len(keypoints)]
-        return np.sort(order[first])
-
-
-@dataclass(frozen=True)
-class Localization:
-    """The outcome for one query.
-
-    Attributes:
-        name: of the query.
-        cam_from_world: (3, 4) float64 [R | t] in the frame and unit of the model that the map was
-            made from, or None where the query was not localized.
-        num_inliers: of RANSAC, of a rejected pose too.
-        inliers: (n,) bool over the correspondences.
-        correspondences: what PnP was given.
-        images: rows of the retrieved database images whose matches were used.
-        rejected: RANSAC found a pose, of too few inliers to be believed.
-    """
-
-    name: str
-    cam_from_world: np.ndarray | None
-    num_inliers: int
-    inliers: np.ndarray
-    correspondences: Correspondences
-    images: list[int]
-    rejected: bool = False
-
-
-@dataclass(frozen=True)
-class Query:
-    """A query as the localizer takes it; ``retrieved`` None matches against the whole map."""
-
-    name: str
-    camera: pycolmap.Camera
-    features: ImageFeatures
-    retrieved: Sequence[int] | None
 
 
 class Localizer:
@@ -493,6 +417,19 @@ class Localizer:
         query = _in_camera(query)
         return self.solve(query, self._match_query(query))
 
+    def localize_rig(self, rig: RigQuery) -> RigLocalization:
+        """Match the images of a rig, and estimate one pose from all of them.
+
+        Each image is localized alone too: see ``RigLocalization.disagrees``.
+
+        Raises:
+            InputError: as ``localize``.
+        """
+        rig = replace(rig, queries=[_in_camera(query) for query in rig.queries])
+        alone = [self.solve(query, self._match_query(query)) for query in rig.queries]
+        how = (self.options, self.min_inliers, query_seed(self.seed, rig.name), self.pose_estimator)
+        return solve_rig(rig, alone, self.map.xyz, self.best_first, *how)
+
     def _match_query(self, query: Query) -> list[Matches]:
         if query.retrieved is None:
             return self.match_direct(query.features)
@@ -506,6 +443,10 @@ class Localizer:
         """
         return _several_at_a_time(self.localize, queries)
 
+    def localize_rigs(self, rigs: Iterable[RigQuery]) -> Iterator[RigLocalization]:
+        """Localize a stream of rigs, as ``localize_many``."""
+        return _several_at_a_time(self.localize_rig, rigs)
+
     def correspond_many(self, queries: Iterable[Query]) -> Iterator[Correspondences]:
         """The 2D-3D matches of a stream of queries, as ``localize_many`` without the poses."""
 
@@ -516,7 +457,7 @@ class Localizer:
         return _several_at_a_time(correspond, queries)
 
 
-def _several_at_a_time(work: Callable[[Query], R], queries: Iterable[Query]) -> Iterator[R]:
+def _several_at_a_time(work: Callable[[Q], R], queries: Iterable[Q]) -> Iterator[R]:
     """``work`` of each query, in order, a query to each thread and two a thread in memory."""
     count = get_num_threads()
     pending: deque[Future[R]] = deque()

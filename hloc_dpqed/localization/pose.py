@@ -9,6 +9,7 @@ map's frame.
 import copy
 import hashlib
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,16 @@ def check_min_inliers(min_inliers: int) -> None:
 def least_inliers(
     num_matches: int, camera: pycolmap.Camera, options: dict[str, Any], min_inliers: int
 ) -> int:
+    """``least_inliers_together`` of one camera."""
+    return least_inliers_together([num_matches], [camera], options, min_inliers)
+
+
+def least_inliers_together(
+    num_matches: Sequence[int],
+    cameras: Sequence[pycolmap.Camera],
+    options: dict[str, Any],
+    min_inliers: int,
+) -> int:
     """How many inliers a pose needs to be believed.
 
     ``min_inliers``, and ``PER_CHANCE`` for each inlier that a pose is expected to have by chance:
@@ -125,17 +136,19 @@ def least_inliers(
     the factor is measured.
 
     Args:
-        num_matches: that RANSAC was given.
-        camera: of the query.
+        num_matches: that RANSAC was given, in each camera.
+        cameras: of the query: one, or those of a rig.
         options: as ``estimation_options`` gives them.
         min_inliers: 0 believes every pose, as hloc does.
     """
     if min_inliers == 0:
         return 0
-    threshold = _ransac_options(options)["max_error"]
-    share = min(np.pi * threshold**2 / max(camera.width * camera.height, 1), 1.0)
-    wanted = min_inliers + min(PER_CHANCE * share, CHANCE_SHARE) * num_matches
-    return max(min_inliers, min(int(np.ceil(wanted)), (num_matches + 1) // 2))
+    threshold = ransac_options(options)["max_error"]
+    wanted = float(min_inliers)
+    for count, camera in zip(num_matches, cameras, strict=True):
+        share = min(np.pi * threshold**2 / max(camera.width * camera.height, 1), 1.0)
+        wanted += min(PER_CHANCE * share, CHANCE_SHARE) * count
+    return max(min_inliers, min(int(np.ceil(wanted)), (sum(num_matches) + 1) // 2))
 
 
 def estimation_options(ransac_thresh: float, config: dict[str, Any] | None) -> dict[str, Any]:
@@ -251,7 +264,7 @@ def estimate_pose_best_first(
         pose = None if first is None else first["cam_from_world"]
     if pose is None:
         return None
-    threshold = _ransac_options(options)["max_error"]
+    threshold = ransac_options(options)["max_error"]
     inliers = reprojects(pose, points2D, points3D, camera, threshold)
     return _in_map(frame, _refine(pose, inliers, points2D, points3D, camera, options))
 
@@ -278,37 +291,48 @@ def ransac_poselib(
     """
     import poselib
 
-    if camera.model.name not in POSELIB_MODELS:
-        raise InputError(
-            f"--pose_estimator poselib: it does not know cameras of model {camera.model.name}"
-        )
+    known = poselib_camera(camera)
     if len(points2D) < MIN_INLIERS:
         return None
-    ransac = _ransac_options(options)
     pose, told = poselib.estimate_absolute_pose(
-        points2D,
-        points3D,
-        {
-            "model": camera.model.name,
-            "width": camera.width,
-            "height": camera.height,
-            "params": camera.params.tolist(),
-        },
-        {
-            "max_reproj_error": ransac["max_error"],
-            "min_iterations": ransac["min_num_trials"],
-            "max_iterations": ransac["max_num_trials"],
-            "success_prob": ransac["confidence"],
-            "seed": ransac.get("random_seed", seed),
-        },
-        {},
+        points2D, points3D, known, poselib_ransac(options, seed), {}
     )
     if told["num_inliers"] < MIN_INLIERS:
         return None
     return pycolmap.Rigid3d(pose.Rt), np.array(told["inliers"], bool)
 
 
-def _ransac_options(options: dict[str, Any]) -> dict[str, Any]:
+def poselib_camera(camera: pycolmap.Camera) -> dict[str, Any]:
+    """The camera as poselib takes it.
+
+    Raises:
+        InputError: poselib does not know the camera's model.
+    """
+    if camera.model.name not in POSELIB_MODELS:
+        raise InputError(
+            f"--pose_estimator poselib: it does not know cameras of model {camera.model.name}"
+        )
+    return {
+        "model": camera.model.name,
+        "width": camera.width,
+        "height": camera.height,
+        "params": camera.params.tolist(),
+    }
+
+
+def poselib_ransac(options: dict[str, Any], seed: int) -> dict[str, Any]:
+    """poselib's options of RANSAC: those of pycolmap under its names."""
+    ransac = ransac_options(options)
+    return {
+        "max_reproj_error": ransac["max_error"],
+        "min_iterations": ransac["min_num_trials"],
+        "max_iterations": ransac["max_num_trials"],
+        "success_prob": ransac["confidence"],
+        "seed": ransac.get("random_seed", seed),
+    }
+
+
+def ransac_options(options: dict[str, Any]) -> dict[str, Any]:
     """The options of RANSAC, pycolmap's defaults where nothing else is asked for."""
     defaults = pycolmap.AbsolutePoseEstimationOptions().ransac
     names = ("max_error", "min_num_trials", "max_num_trials", "confidence")
