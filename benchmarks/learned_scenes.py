@@ -28,10 +28,11 @@ from common import DATA, LEARNED
 from PIL import Image
 from tqdm import tqdm
 
-from hloc_dpqed.demo.mapping import Features, quiet_colmap, triangulate
 from hloc_dpqed.io.atomic import atomic_directory, write_text
 from hloc_dpqed.io.features import FeatureFile, ImageFeatures
 from hloc_dpqed.io.model import read_reference
+from hloc_dpqed.mapping.colmap import quiet_colmap
+from hloc_dpqed.mapping.reconstruction import triangulate
 from hloc_dpqed.matching.learned import load_matcher
 from hloc_dpqed.matching.weights import read_weights, weights_package
 from hloc_dpqed.scene.reference import ReferenceMap
@@ -194,12 +195,6 @@ def build(scene: str, name: str, folder: Path) -> None:
     for row, image in enumerate(reference.image_names):
         groups.setdefault(int(reference.camera_index[row]), []).append(image)
     poses = dict(zip(reference.image_names, reference.cam_from_world, strict=True))
-    colmap = {
-        image: Features(
-            f.keypoints + 0.5, np.ones(len(f.keypoints), np.float32), f.descriptors, f.image_size
-        )
-        for image, f in features.items()
-    }
     with (
         quiet_colmap(),
         tempfile.TemporaryDirectory() as work,
@@ -210,7 +205,7 @@ def build(scene: str, name: str, folder: Path) -> None:
             root / "images",
             [(names, reference.cameras[row]) for row, names in groups.items()],
             poses,
-            colmap,
+            features,
             read_matches(match_file, pairs),
             sfm,
         )

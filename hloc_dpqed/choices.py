@@ -23,6 +23,7 @@ MATCHERS = (
     "superpoint+lightglue", "disk+lightglue", "aliked+lightglue", "superpoint+lightglue-fast",
     "disk+lightglue-fast", "aliked+lightglue-fast", "adalam", "xfeat+lighterglue",
 )  # fmt: skip
+EXTRACTORS = ("sift", "aliked", "disk", "xfeat", "superpoint")  # that map and localize run
 POSE_ESTIMATORS = ("pycolmap", "poselib")
 FALLBACKS = ("none", "closest")
 LEAST_INLIERS = 8  # of a pose that counts; see docs/reliability.md

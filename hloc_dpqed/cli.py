@@ -18,6 +18,7 @@ from .choices import (
     CODECS,
     DEFAULT_THRESHOLDS,
     DEMO_OUTPUT,
+    EXTRACTORS,
     FALLBACKS,
     GRANULARITIES,
     LEAST_INLIERS,
@@ -37,6 +38,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, exit code 2."""
         self.exit(2, f"{self.prog}: error: {_one_line(message)} (see --help)\n")
+
+
+def _map(args: dict[str, Any]) -> None:
+    from . import map as stage
+
+    args["extractor"] = args["extractor"] or "sift"
+    stage.main(**args)
 
 
 def _compress(args: dict[str, Any]) -> None:
@@ -269,10 +277,43 @@ def _add_remove(sub: argparse.ArgumentParser) -> None:
     _map_to_map(sub)
 
 
+def _extractor(sub: argparse.ArgumentParser, default: str) -> None:
+    choices = f"one of {', '.join(EXTRACTORS)}, or hloc:NAME of hloc's"
+    sub.add_argument("--extractor", help=f"{choices}; default: {default}")
+    sub.add_argument("--extractor_weights", type=Path, metavar="PATH", help="of a network")
+    sub.add_argument(
+        "--camera", metavar="'MODEL WIDTH HEIGHT PARAMS...'", help="intrinsics of all photos"
+    )
+
+
+def _add_map(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--images", type=Path, required=True, metavar="DIR", help="the photos")
+    sub.add_argument("--output", type=Path, required=True, metavar="DIR")
+    sub.add_argument(
+        "--poses",
+        default="sfm",
+        metavar="MODEL",
+        help="a COLMAP model of the photos' poses and cameras; sfm, the default, finds them",
+    )
+    _extractor(sub, "sift")
+    sub.add_argument("--max_keypoints", type=int, default=2048, metavar="N", help="of a photo")
+    sub.add_argument(
+        "--max_image_size", type=int, default=1600, metavar="PX", help="larger photos are shrunk"
+    )
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--threads", type=int, metavar="N")
+    sub.add_argument("--device", default="cpu")
+    sub.add_argument("--overwrite", action="store_true", help="replace a map of other photos")
+
+
 def _add_localize(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--map", type=Path, required=True, metavar="MAP.dpqed")
-    sub.add_argument("--queries", type=Path, required=True, metavar="TXT")
-    sub.add_argument("--features", type=Path, required=True, metavar="H5")
+    sub.add_argument("--queries", type=Path, metavar="TXT", help="needed without --images")
+    sub.add_argument(
+        "--features", type=Path, metavar="H5", help="needed without --images, else made"
+    )
+    sub.add_argument("--images", type=Path, metavar="DIR", help="photos to extract from")
+    _extractor(sub, "what the map says")
     sub.add_argument("--results", type=Path, required=True, metavar="TXT")
     sub.add_argument(
         "--codec_file", type=Path, metavar="PATH", help="of a map without a codec of its own"
@@ -444,6 +485,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     # Each command: its name, what runs it, its arguments, and what it is for.
     table: tuple[tuple[str, _Run, Callable[[argparse.ArgumentParser], None], str], ...] = (
+        ("map", _map, _add_map, "photos to a COLMAP model and a feature file"),
         ("compress", _compress, _add_compress, "compress an hloc map to one small file"),
         (
             "fit-codec",

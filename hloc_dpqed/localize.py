@@ -28,6 +28,8 @@ from .localization.retrieval import retrieve
 from .localization.rigs import check_rig_estimator
 from .logger import logger
 from .mapfile import read_map
+from .mapping.extraction import extract, query_extraction
+from .mapping.photos import photo_queries
 from .maps.compressed import CompressedMap
 from .maps.same_features import check_dimension, check_extractor
 from .options import check_number, check_ransac_thresh, refuse_existing
@@ -37,8 +39,8 @@ from .threads import check_device, check_seed, set_num_threads, steady_products
 @steady_products()
 def main(
     map: Path,
-    queries: Path,
-    features: Path,
+    queries: Path | None,
+    features: Path | None,
     results: Path,
     retrieval: Path | str | None = None,
     global_features: Path | None = None,
@@ -68,6 +70,10 @@ def main(
     results_rigs: Path | None = None,
     results_jsonl: Path | None = None,
     results_sfm: Path | None = None,
+    images: Path | None = None,
+    camera: str | None = None,
+    extractor: str | None = None,
+    extractor_weights: Path | None = None,
 ) -> dict[str, Any]:
     """Localize all queries and write hloc's result file.
 
@@ -77,8 +83,9 @@ def main(
 
     Args:
         map: map file.
-        queries: hloc's query list with intrinsics.
-        features: hloc's local feature file of the queries, or a COLMAP database.
+        queries: hloc's query list with intrinsics; None with ``images``.
+        features: hloc's local feature file of the queries, or a COLMAP database; with ``images``,
+            where to keep what is extracted, None for no longer than this run.
         results: where to write ``name qw qx qy qz tx ty tz`` for each localized query.
         retrieval: hloc's pairs file; the string 'none' matches against the whole map; None
             retrieves with the map's own global descriptors.
@@ -114,6 +121,12 @@ def main(
         results_rigs: where to write the pose of each localized frame, the rig's frame from world.
         results_jsonl: where to write a JSON object for each query, a line each.
         results_sfm: folder of a COLMAP model to write: the map, and the localized queries.
+        images: folder of photos: all are queries, or those that ``queries`` lists. Features are
+            extracted as the map says that its own were; without ``retrieval`` and
+            ``global_features``, and where the map cannot retrieve by them, they are matched with
+            the whole map.
+        camera: MODEL WIDTH HEIGHT PARAMS... of all photos; by default ``queries`` or EXIF tells.
+        extractor, extractor_weights: instead of what the map says; see ``map.main``.
 
     Returns:
         The figures of ``localize --json`` (docs/cli.md).
@@ -138,7 +151,16 @@ def main(
         check_output(path)
         refuse_existing(path, overwrite)
     used_threads = set_num_threads(threads)
-    query_list = read_queries(queries)
+    if images is not None:
+        query_list = photo_queries(Path(images), queries, camera)
+        if retrieval is None and global_features is None:
+            retrieval = "none"
+    elif queries is None or features is None:
+        raise InputError("--queries and --features are needed, or --images")
+    elif camera is not None or extractor is not None:
+        raise InputError("--camera and --extractor need --images")
+    else:
+        query_list = read_queries(queries)
     names = result_names([name for name, _ in query_list], prepend_camera_name, full_names)
     frames: list[RigFrame] | None = None
     if rigs is not None:
@@ -180,6 +202,12 @@ def main(
         "rigs": None if frames is None else [f.described() for f in frames],
         "versions": [__version__, pycolmap.__version__, torch.__version__, np.__version__],
     }
+    kept = features is not None
+    features = Path(f"{results}.features.h5") if features is None else Path(features)
+    if images is not None:
+        how = query_extraction(compressed, extractor, map)
+        wanted = [name for name, _ in todo]
+        extract(how, Path(images), wanted, features, extractor_weights, device, progress)
     weights = [matcher_weights] if matcher_weights is not None else []
     with (
         open_features(features) as file,
@@ -232,6 +260,8 @@ def main(
         if logs is not None:
             write_logs(logs, done)
         done.finish()
+    if not kept:
+        features.unlink(missing_ok=True)
 
     num_localized = sum(pose is not None for pose in found.values())
     figures = {

@@ -16,13 +16,16 @@ import pycolmap
 
 from hloc_dpqed import hloc_bridge
 from hloc_dpqed.demo.dataset import Dataset, map_posed_photos, photos_dataset
-from hloc_dpqed.demo.mapping import MAX_KEYPOINTS, choose_pairs, quiet_colmap, retrieve
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.atomic import write_text
 from hloc_dpqed.io.features import FeatureFile
 from hloc_dpqed.io.lists import read_poses, read_queries, write_poses
 from hloc_dpqed.io.model import load_reconstruction
+from hloc_dpqed.localization.vlad import retrieve
 from hloc_dpqed.logger import logger
+from hloc_dpqed.mapping.colmap import quiet_colmap
+from hloc_dpqed.mapping.extraction import MAX_KEYPOINTS
+from hloc_dpqed.mapping.pairs import choose_pairs
 from hloc_dpqed.threads import set_num_threads
 
 from .common import choose_conf, require_files, require_hloc, triangulate

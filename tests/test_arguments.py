@@ -32,6 +32,7 @@ FINE = {
     ("localize", "--seed", "1000000000"),
     ("sweep", "--code_budgets", "1000000000"), ("sweep", "--code_budgets", "1e9"),
     ("report", "--seed", "0"), ("report", "--seed", "1000000000"), ("demo", "--seed", "0"),
+    ("map", "--seed", "0"), ("map", "--seed", "1000000000"),
     ("demo", "--seed", "1000000000"), ("demo", "--query_every", "1000000000"),
     ("append", "--seed", "0"), ("append", "--seed", "1000000000"), ("prune", "--seed", "0"),
     ("prune", "--seed", "1000000000"), ("prune", "--num_points", "1000000000"),
@@ -67,6 +68,7 @@ def minimal(name, scene, map_file, folder) -> list[str]:
     queries = ["--queries", scene.queries, "--retrieval", scene.pairs]
     poses = ["--reference_poses", scene.poses]
     words = {
+        "map": ["--images", scene.folder, "--output", folder / "scene"],
         "compress": [*model, "--output", folder / "m.dpqed", "--codec", "pq"],
         "fit-codec": [*model, "--output", folder / "c.safetensors", "--codec", "pq"],
         "append": [map_file, *model, "--output", folder / "m.dpqed"],

@@ -11,7 +11,7 @@ import pytest
 
 from hloc_dpqed import demo
 from hloc_dpqed.cli import main as cli
-from hloc_dpqed.demo import dataset as datasets, mapping, textures, views
+from hloc_dpqed.demo import dataset as datasets, textures, views
 from hloc_dpqed.demo.main import format_table
 from hloc_dpqed.demo.render import Light, Renderer
 from hloc_dpqed.demo.scene import Quad, courtyard
@@ -185,60 +185,6 @@ def test_queries_keep_away_from_the_walk_and_look_where_it_looked(yard):
         assert pose[1, 2] < -0.9  # y is down
     again = views.query_poses(2, database, camera, yard, query_camera)
     np.testing.assert_array_equal(queries, again)
-
-
-# The mapping
-
-
-def test_matches_are_the_mutual_nearest_neighbours_of_brute_force():
-    random = np.random.default_rng(0)
-    a = random.normal(size=(60, 128)).astype(np.float32)
-    b = np.concatenate(
-        [a[10:40] + 0.3 * random.normal(size=(30, 128)), random.normal(size=(25, 128))]
-    )
-    features = []
-    for x in (a, b.astype(np.float32)):
-        x = x / np.linalg.norm(x, axis=1, keepdims=True)
-        features.append(mapping.Features(np.zeros((len(x), 2)), np.ones(len(x)), x, (9, 9)))
-    found = mapping.match_features(*features)
-    distances = np.linalg.norm(
-        features[0].descriptors[:, None] - features[1].descriptors[None], axis=2
-    )
-    expected = []
-    for i, row in enumerate(distances):
-        j, second = np.argsort(row)[:2]
-        if distances[:, j].argmin() == i and row[j] < 0.85 * row[second]:
-            expected.append((i, j))
-    assert len(expected) >= 30
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_epipolar_lines_accept_true_matches_and_refuse_moved_ones():
-    model = pycolmap.synthesize_dataset(pycolmap.SyntheticDatasetOptions())
-    first, second = (model.images[i] for i in sorted(model.images)[:2])
-    shared = {p.point3D_id: p.xy for p in first.points2D if p.has_point3D()}
-    pairs = [(shared[p.point3D_id], p.xy) for p in second.points2D if p.point3D_id in shared]
-    x, y = np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
-    arguments = (
-        (model.cameras[first.camera_id], model.cameras[second.camera_id]),
-        (first.cam_from_world().matrix(), second.cam_from_world().matrix()),
-    )
-    assert mapping.epipolar_inliers(x, y, *arguments).all()
-    assert mapping.epipolar_inliers(x, np.roll(y, 1, axis=0), *arguments).mean() < 0.2
-
-
-def test_a_feature_file_is_in_hlocs_convention(tmp_path):
-    x = np.abs(rng().normal(size=(7, 128))).astype(np.float32)
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-    keypoints = rng().uniform(0, 50, (7, 2)).astype(np.float32)
-    features = mapping.Features(keypoints, np.arange(1, 8, dtype=np.float32), x, (64, 48))
-    datasets.write_features(tmp_path / "f.h5", {"a.jpg": features})
-    with FeatureFile(tmp_path / "f.h5") as file:
-        read = file.read("a.jpg")
-        assert file.extractor() == "COLMAP's SIFT"
-    np.testing.assert_allclose(read.keypoints + 0.5, keypoints, atol=1e-5)
-    np.testing.assert_allclose(read.descriptors, x, atol=1e-3)
-    assert read.image_size == (64, 48) and ((read.scores > 0) & (read.scores <= 1)).all()
 
 
 # All of it, at its smallest

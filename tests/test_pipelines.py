@@ -16,6 +16,7 @@ from hloc_dpqed.errors import InputError
 from hloc_dpqed.evaluation.pose_errors import pose_error
 from hloc_dpqed.io.lists import read_poses, read_queries, write_poses
 from hloc_dpqed.io.model import read_reference
+from hloc_dpqed.mapping.photos import shrink_photo
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pipelines import common, from_images
@@ -204,7 +205,7 @@ def half_size(fountain, tmp_path_factory):
     listed = read_queries(fountain / "queries.txt")[:2]
     for name in [*(image.name for image in model.images.values()), *(name for name, _ in listed)]:
         pixels = pycolmap.Bitmap.read(str(fountain / "images" / name), True).to_array()
-        small = datasets._shrink(pixels, pixels.shape[0] // 2, pixels.shape[1] // 2)
+        small = shrink_photo(pixels, pixels.shape[0] // 2, pixels.shape[1] // 2)
         assert pycolmap.Bitmap.from_array(small).write(str(folder / "images" / name))
     lines = []
     for name, camera in listed:

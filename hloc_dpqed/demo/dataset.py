@@ -9,34 +9,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pycolmap
-import torch
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..io.atomic import atomic_path, write_text
+from ..io.atomic import write_text
+from ..io.features import ImageFeatures
 from ..io.lists import write_poses
+from ..localization.vlad import retrieve
+from ..mapping.colmap import quiet_colmap
+from ..mapping.extraction import Extraction, copy_images, extract, read_all
+from ..mapping.matching import match_pairs
+from ..mapping.pairs import choose_pairs
+from ..mapping.photos import PHOTOS, shrink_photo
+from ..mapping.reconstruction import structure_from_motion, triangulate, unit_scale
 from ..threads import get_num_threads
-from .mapping import (
-    Features,
-    choose_pairs,
-    create_database,
-    extract_sift,
-    match_pairs,
-    quiet_colmap,
-    retrieve,
-    structure_from_motion,
-    triangulate,
-)
 from .render import Renderer
 from .scene import courtyard
 from .views import database_poses, pinhole, query_poses, random_light
 
 MAX_IMAGE_SIZE = 1024  # pixels, the longer side of the user's own photos
 NUM_RETRIEVED = 5
-_PHOTOS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True)
@@ -157,11 +151,12 @@ def map_posed_photos(
     """
     names = [name for listed, _ in database for name in listed]
     camera_of = {name: camera for listed, camera in queries for name in listed}
+    extract(Extraction(), dataset.images, names, dataset.features, progress=progress)
+    extract(
+        Extraction(), dataset.images, list(camera_of), dataset.query_features, progress=progress
+    )
+    of_database = read_all(dataset.features, names, False)
     with quiet_colmap(), _work_folder(dataset.sfm.parent) as work:
-        create_database(work / "features.db", dataset.images, [*database, *queries])
-        listed = [*names, *camera_of]
-        features = extract_sift(work / "features.db", dataset.images, listed, progress)
-        of_database = {name: features[name] for name in names}
         pairs = choose_pairs(_descriptors(of_database), seed)
         matches = match_pairs(of_database, pairs, progress)
         if progress:
@@ -170,7 +165,7 @@ def map_posed_photos(
     _write_lists(
         dataset,
         of_database,
-        {name: features[name] for name in camera_of},
+        read_all(dataset.query_features, list(camera_of), False),
         camera_of,
         {name: poses[name] for name in camera_of},
         num_retrieved,
@@ -178,7 +173,7 @@ def map_posed_photos(
     )
 
 
-def _descriptors(features: dict[str, Features]) -> dict[str, np.ndarray]:
+def _descriptors(features: dict[str, ImageFeatures]) -> dict[str, np.ndarray]:
     return {name: f.descriptors for name, f in features.items()}
 
 
@@ -207,20 +202,18 @@ def photos_dataset(
         by_camera.setdefault((sizes[name], focals[name]), []).append(name)
     groups = [(names, _guess_camera(*key)) for key, names in by_camera.items()]
     with quiet_colmap(), _work_folder(output) as work:
-        create_database(work / "features.db", dataset.images, groups)
-        features = extract_sift(work / "features.db", dataset.images, list(sizes), progress)
+        extract(Extraction(), dataset.images, list(sizes), work / "all.h5", progress=progress)
+        features = read_all(work / "all.h5", list(sizes), False)
         matches = match_pairs(features, choose_pairs(_descriptors(features), seed), progress)
         model = structure_from_motion(
-            work / "features.db", dataset.images, matches, work, seed, progress
+            work, dataset.images, groups, features, matches, seed, progress
         )
         placed = sorted((im for im in model.images.values() if im.has_pose), key=lambda im: im.name)
         if len(placed) < 6:
             raise InputError(
                 f"{photos}: only {len(placed)} photos fit together, expected 6 or more"
             )
-        centres = np.array([im.projection_center() for im in placed])
-        scale = 1 / max(float(np.median(np.linalg.norm(np.diff(centres, axis=0), axis=1))), 1e-12)
-        model.transform(pycolmap.Sim3d(scale, pycolmap.Rotation3d(), np.zeros(3)))
+        model.transform(pycolmap.Sim3d(unit_scale(model), pycolmap.Rotation3d(), np.zeros(3)))
         poses = {im.name: im.cam_from_world().matrix() for im in placed}
         cameras = {im.name: model.cameras[im.camera_id] for im in placed}
         queries = [im.name for im in placed[query_every // 2 :: query_every]]
@@ -241,6 +234,8 @@ def photos_dataset(
             dataset.sfm,
             seed,
         )
+        copy_images(work / "all.h5", database, dataset.features)
+        copy_images(work / "all.h5", queries, dataset.query_features)
     _write_lists(
         dataset,
         {name: features[name] for name in database},
@@ -273,7 +268,7 @@ def _copy_photos(
     """
     if not photos.is_dir():
         raise InputError(f"{photos}: no such folder, expected photos")
-    files = sorted(f for f in photos.iterdir() if f.suffix.lower() in _PHOTOS)
+    files = sorted(f for f in photos.iterdir() if f.suffix.lower() in PHOTOS)
     if len(files) < 6:
         raise InputError(f"{photos}: holds {len(files)} photos, expected 6 or more")
     output.mkdir(parents=True, exist_ok=True)
@@ -290,7 +285,7 @@ def _copy_photos(
         if name in sizes:
             raise InputError(f"{file}: another photo of that name was read already")
         if shrink < 1:
-            pixels = _shrink(pixels, round(height * shrink), round(width * shrink))
+            pixels = shrink_photo(pixels, round(height * shrink), round(width * shrink))
             bitmap_out = pycolmap.Bitmap.from_array(pixels)
         if shrink == 1 and file.suffix.lower() in (".jpg", ".jpeg"):
             shutil.copyfile(file, output / name)
@@ -302,13 +297,6 @@ def _copy_photos(
     return sizes, focals
 
 
-def _shrink(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize (h, w, 3) uint8 with antialiasing."""
-    x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float()
-    x = torch.nn.functional.interpolate(x, (height, width), mode="bilinear", antialias=True)
-    return np.ascontiguousarray(x[0].round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
-
-
 def _guess_camera(size: tuple[int, int], focal: float | None) -> pycolmap.Camera | None:
     if focal is None:
         return None
@@ -317,34 +305,16 @@ def _guess_camera(size: tuple[int, int], focal: float | None) -> pycolmap.Camera
     return pycolmap.Camera(model="SIMPLE_RADIAL", width=width, height=height, params=params)
 
 
-def write_features(path: Path, features: dict[str, Features]) -> None:
-    """Write hloc's local feature file: pixel centres at integers, descriptors (D, N), float16.
-
-    SIFT has no detection score in pycolmap; the scale s stands in for it as s / (1 + s).
-    """
-    with atomic_path(path) as temporary, h5py.File(str(temporary), "w", libver="latest") as file:
-        file.attrs["extractor"] = "COLMAP's SIFT"
-        for name in sorted(features):
-            f = features[name]
-            group = file.create_group(name)
-            group.create_dataset("keypoints", data=f.keypoints - np.float32(0.5))
-            group.create_dataset("descriptors", data=f.descriptors.T.astype(np.float16))
-            group.create_dataset("scores", data=(f.scales / (1 + f.scales)).astype(np.float16))
-            group.create_dataset("image_size", data=np.array(f.image_size))
-
-
 def _write_lists(
     dataset: Dataset,
-    database: dict[str, Features],
-    queries: dict[str, Features],
+    database: dict[str, ImageFeatures],
+    queries: dict[str, ImageFeatures],
     cameras: dict[str, pycolmap.Camera],
     poses: dict[str, np.ndarray],
     num_retrieved: int,
     seed: int,
 ) -> None:
-    """Write features, the query list, the pairs and, last, the true poses."""
-    write_features(dataset.features, database)
-    write_features(dataset.query_features, queries)
+    """Write the query list, the pairs and, last, the true poses."""
     pairs = retrieve(_descriptors(queries), _descriptors(database), num_retrieved, seed)
     write_text(dataset.pairs, "".join(f"{query} {name}\n" for query, name in pairs))
     query_names = sorted(queries)

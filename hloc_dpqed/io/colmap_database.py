@@ -28,7 +28,7 @@ _KEYPOINT_COLUMNS = (2, 4, 6)  # x, y; scale, orientation; or an affine shape
 # Median sum of a unit descriptor's components: 8.5 to 9.3 in RootSIFT, 6.2 to 7.2 in SIFT, of 12
 # images of four scenes (docs/colmap.md).
 _ROOT_SUM = 7.85
-_SAMPLE = 2_000  # descriptors that tell which it is
+_SAMPLE, _LEAST_SAMPLE = 2_000, 50  # descriptors that tell which it is, and at least
 
 
 def is_database(path: Path) -> bool:
@@ -47,13 +47,17 @@ class DatabaseFile(LocalFeatures):
     tells: SIFT's 128 bytes, read as RootSIFT (Arandjelović and Zisserman, CVPR 2012) whichever of
     COLMAP's two normalisations they have, or float32. Scores are 1: COLMAP has none.
 
+    Args:
+        path: of the database.
+        is_root: whether SIFT is stored as RootSIFT; None where the numbers shall tell.
+
     Raises:
         InputError: no COLMAP database, none that has descriptors, or descriptors of several types.
     """
 
     kind = "COLMAP database"
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, is_root: bool | None = None):
         self.path = Path(path)
         if not is_database(self.path):
             raise InputError(f"{path}: no such file, or no COLMAP database")
@@ -63,7 +67,7 @@ class DatabaseFile(LocalFeatures):
         self._logged = log.is_file() and log.stat().st_size > 0
         mode = "mode=ro" if self._logged else "mode=ro&immutable=1"
         self._lock = threading.Lock()
-        self._is_root: bool | None = None
+        self._is_root = is_root
         with self._told():
             uri = f"{self.path.resolve().as_uri()}?{mode}"
             self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
@@ -131,6 +135,13 @@ class DatabaseFile(LocalFeatures):
             self.image_size(name),
         )
 
+    def scales(self, name: str) -> np.ndarray:
+        """(N,) float32 size of each keypoint in pixels, 1 where the database tells none."""
+        rows = self._matrix("keypoints", name, np.dtype("<f4"))
+        if rows.shape[1] == 6:
+            return np.sqrt(np.abs(rows[:, 2] * rows[:, 5] - rows[:, 3] * rows[:, 4]))
+        return rows[:, 2].copy() if rows.shape[1] == 4 else np.ones(len(rows), np.float32)
+
     def nbytes(self, name: str) -> tuple[int, int]:
         query = "SELECT length(data) FROM {} WHERE image_id = ?"
         lengths = [
@@ -197,6 +208,8 @@ class DatabaseFile(LocalFeatures):
         rows = self._rows(
             f"SELECT {kind}, cols, min(image_id) FROM descriptors WHERE rows > 0 GROUP BY 1, 2"
         )
+        if not rows and self._rows("SELECT 1 FROM descriptors LIMIT 1"):
+            return _SIFT, _SIFT_BYTES  # of photos in which nothing was found
         if not rows:
             raise InputError(
                 f"{self.path}: the database holds no descriptors (hloc writes none to it); "
@@ -280,8 +293,9 @@ class DatabaseFile(LocalFeatures):
                 if sum(len(part) for part in taken) >= _SAMPLE:
                     break
             sample = np.concatenate(taken)
-            norms = np.maximum(np.linalg.norm(sample, axis=1), 1)
-            self._is_root = bool(np.median(sample.sum(1) / norms) >= _ROOT_SUM)
+            sums = sample.sum(1) / np.maximum(np.linalg.norm(sample, axis=1), 1)
+            # Of a handful nothing is concluded: it is COLMAP's default.
+            self._is_root = len(sums) < _LEAST_SAMPLE or bool(np.median(sums) >= _ROOT_SUM)
             if not self._is_root:
                 logger.info(f"{self.path}: SIFT of normalization L2, read as RootSIFT")
         return self._is_root

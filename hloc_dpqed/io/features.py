@@ -68,8 +68,14 @@ class FeatureFile(LocalFeatures):
 
     def extractor(self) -> str | None:
         """Name of the extractor where the file tells it (attribute ``extractor``), else None."""
+        return self._attribute("extractor")
+
+    def extraction(self) -> str | None:
+        return self._attribute("extraction")
+
+    def _attribute(self, name: str) -> str | None:
         try:
-            value = self._file.attrs.get("extractor")
+            value = self._file.attrs.get(name)
         except _HDF5_ERRORS:
             return None
         return value if isinstance(value, str) else None
@@ -236,6 +242,7 @@ def feature_kind(path: Path) -> dict[str, Any]:
     with open_features(path) as file:
         told = {
             "extractor": file.extractor(),
+            "extraction": file.extraction(),
             "keypoint_uncertainty": file.keypoint_uncertainty(),
         }
     return {"name": Path(path).stem} | {k: v for k, v in told.items() if v is not None}

@@ -61,6 +61,10 @@ class LocalFeatures(abc.ABC):
     def extractor(self) -> str | None:
         """Name of the extractor where the file tells it, else None."""
 
+    def extraction(self) -> str | None:
+        """How the features were extracted, as ``mapping.extraction`` writes it, else None."""
+        return None
+
     def keypoint_uncertainty(self) -> float | None:
         """Detection noise in pixels where the file tells it, else None."""
         return None
