@@ -164,13 +164,17 @@ def _options(sub: argparse.ArgumentParser, kind: str, form: str, example: str) -
     )
 
 
-def _matcher(sub: argparse.ArgumentParser) -> None:
+def _matcher_name(sub: argparse.ArgumentParser, what: str = "") -> None:
     sub.add_argument(
         "--matcher",
         default="NN-mutual",
-        help=f"one of {', '.join(MATCHERS)}, or hloc:NAME for hloc's own model",
+        help=f"{what}one of {', '.join(MATCHERS)}, or hloc:NAME for hloc's own model",
     )
     sub.add_argument("--matcher_weights", type=Path, metavar="PATH")
+
+
+def _matcher(sub: argparse.ArgumentParser) -> None:
+    _matcher_name(sub)
     sub.add_argument(
         "--pose_estimator", choices=POSE_ESTIMATORS, default="pycolmap", help="whose RANSAC it is"
     )
@@ -209,6 +213,7 @@ def _add_compress(sub: argparse.ArgumentParser) -> None:
     )
     _options(sub, "codec", "KEY=VALUE", "steps=300")
     _options(sub, "selector", "KEY=VALUE", "min_per_image=20")
+    _matcher_name(sub, "that the planner's trials match with: ")
     sub.add_argument("--granularity", choices=GRANULARITIES, default="point")
     sub.add_argument("--global_features", type=Path, metavar="H5")
     sub.add_argument("--seed", type=int, default=0)

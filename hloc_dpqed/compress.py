@@ -20,8 +20,14 @@ from .io.model import read_observations, read_reference
 from .io.sizes import format_size, parse_size
 from .logger import logger
 from .maps.same_features import extractor_name
-from .options import check_code_bytes, check_codec_options, check_selector_options
+from .options import (
+    check_code_bytes,
+    check_codec_options,
+    check_matcher,
+    check_selector_options,
+)
 from .planning.planner import plan_compression
+from .planning.pseudo_queries import TrialMatcher
 from .planning.target import parse_target, plan_recall
 from .selection import SELECTORS
 from .threads import check_device, check_seed, set_num_threads, steady_products
@@ -55,6 +61,8 @@ def main(
     codec_file: Path | str | None = None,
     codec_train: str = CompressConf.codec_train,
     code_targets: str | None = CompressConf.code_targets,
+    matcher: str = "NN-mutual",
+    matcher_weights: Path | None = None,
 ) -> Path:
     """Write the compressed map of an hloc model.
 
@@ -78,6 +86,9 @@ def main(
             comes with the package (``codecs.shipped``; ``codec`` 'shipped' takes the one for the
             extractor of ``features``). The map then holds its hash instead of the codec.
         codec_train, code_targets: see ``CompressConf``.
+        matcher, matcher_weights: what the map will be matched with, as for ``localize``: the
+            planner's held-out images are. Without a plan to make they change nothing and are
+            refused.
 
     Returns:
         ``output``.
@@ -113,6 +124,16 @@ def main(
         code_targets=code_targets,
     )
     check_arguments(conf, budget, budget_scope, num_points, fraction, target_recall)
+    planning = asked.get("planned", False) or target_recall is not None
+    if matcher != "NN-mutual" and not (planning and shared is None):
+        raise InputError(
+            f"--matcher {matcher}: only a plan depends on it; pass --budget without --codec and "
+            "--code_bytes, or --target_recall"
+        )
+    check_matcher(matcher, matcher_weights)
+    if matcher != "NN-mutual":
+        asked["matcher"] = matcher
+    trial_matcher = TrialMatcher(matcher, matcher_weights)
     check_output(output)
     check_device(device)
     set_num_threads(threads)
@@ -139,7 +160,7 @@ def main(
     with fit_folder(output) as resume:
         work = Work(device, progress, resume)
         if target_recall is not None or (asked and shared is None):
-            conf, planned_points = _planned(source, conf, work)
+            conf, planned_points = _planned(source, conf, work, trial_matcher)
             num_points = planned_points or num_points
         compressor = Compressor(
             reference,
@@ -192,16 +213,18 @@ def _given_codec(
     return found, codec_file
 
 
-def _planned(source: Source, conf: CompressConf, work: Work) -> tuple[CompressConf, int | None]:
+def _planned(
+    source: Source, conf: CompressConf, work: Work, matcher: TrialMatcher
+) -> tuple[CompressConf, int | None]:
     """What ``conf.asked`` makes of ``conf``, and the number of points where that is known."""
     free = conf.asked.get("planned", False)
     if "target_recall" in conf.asked:
         target = parse_target(conf.asked["target_recall"])
-        return plan_recall(source, target, conf, work, fixed=not free)
+        return plan_recall(source, target, conf, work, fixed=not free, matcher=matcher)
     budget: int = conf.asked["budget"]
     scope: str = conf.asked["budget_scope"]
     if free:
-        return plan_compression(source, budget, scope, conf, work), None
+        return plan_compression(source, budget, scope, conf, work, matcher), None
     if conf.codec == "drqed" and scope == "total":
         share = int(CODEC_PART * budget)
         return replace(conf, codec_options={CODEC_BYTES: share, **conf.codec_options}), None

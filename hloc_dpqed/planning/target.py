@@ -22,7 +22,7 @@ from ..io.features import open_features
 from ..io.sizes import format_size
 from ..logger import logger
 from .plans import Plan, candidate_plans, neighbour_plans
-from .pseudo_queries import MAX_PSEUDO_QUERIES, num_folds
+from .pseudo_queries import DEFAULT_MATCHER, MAX_PSEUDO_QUERIES, TrialMatcher, num_folds
 from .trials import Outcome, Trials
 
 ONE_IN = 6  # of so many images one is held out: a recall needs more queries than a comparison
@@ -81,6 +81,7 @@ def plan_recall(
     work: Work = DEFAULT_WORK,
     *,
     fixed: bool = False,
+    matcher: TrialMatcher = DEFAULT_MATCHER,
 ) -> tuple[CompressConf, int]:
     """How to make the smallest map that keeps a recall.
 
@@ -90,6 +91,7 @@ def plan_recall(
         conf: selector, granularity and seed; codec and code size too where ``fixed``.
         fixed: do not choose the codec and the code size.
         work: how the fitting is done.
+        matcher: what localizes the held-out images.
 
     Returns:
         The configuration and the number of points. The points of the map without the held-out
@@ -112,6 +114,7 @@ def plan_recall(
                     one_in=ONE_IN,
                     fold=fold,
                     work=replace(work, progress=False),
+                    matcher=matcher,
                 )
             )
             if sum(len(trials.held.queries) for trials in folds) >= MAX_PSEUDO_QUERIES:

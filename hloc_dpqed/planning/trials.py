@@ -17,6 +17,8 @@ from ..scene.reference import Observations, ReferenceMap
 from .holdout import HoldOut
 from .plans import Plan
 from .pseudo_queries import (
+    DEFAULT_MATCHER,
+    TrialMatcher,
     hold_out_queries,
     localize_held_out,
     mean_log_error,
@@ -66,6 +68,7 @@ class Trials:
         num_retrieved: images that a pseudo-query retrieves.
         one_in, fold: which images are held out, see ``hold_out_queries``.
         work: how the fitting is done.
+        matcher: what localizes the held-out images.
 
     Attributes:
         share: points of the held-out map for each of the full map.
@@ -86,6 +89,7 @@ class Trials:
         one_in: int = 10,
         fold: int = 0,
         work: Work = DEFAULT_WORK,
+        matcher: TrialMatcher = DEFAULT_MATCHER,
     ):
         self.held: HoldOut = hold_out_queries(
             reference,
@@ -97,7 +101,7 @@ class Trials:
             one_in,
             fold,
         )
-        self.conf, self.work = conf, work
+        self.conf, self.work, self.matcher = conf, work, matcher
         self.share = self.held.reference.num_points / reference.num_points
         self.extent = scene_extent(self.held.reference.cam_from_world)
         self._kept = keep_points(self.held.reference, self.held.observations, conf)
@@ -127,7 +131,9 @@ class Trials:
 
     def measure(self, plan: Plan, compressed: CompressedMap, size: int) -> Outcome:
         """Localize the pseudo-queries in a map of the held-out scene."""
-        errors, expected = localize_held_out(compressed, self.held.queries, self.conf.seed)
+        errors, expected = localize_held_out(
+            compressed, self.held.queries, self.conf.seed, self.matcher
+        )
         score = mean_log_error(errors, expected, self.extent)
         return Outcome(plan, compressed.num_points, score, errors, size)
 
