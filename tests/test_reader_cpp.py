@@ -36,7 +36,12 @@ GOLDEN = sorted((TESTS / "data").glob("golden_v*.dpqed"))
 SANITIZED = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 # Codecs whose descriptors have the same bits everywhere, and options of small codecs.
 EXACT = ("none", "drqed", "pq", "rq", "lsq", "prq", "sign")
-SMALL_CODECS = {"drqed": {"steps": 3}, "dpqed": {"steps": 3, "hidden": 4}, "prq": {"bits": 4}}
+SMALL_CODECS = {
+    "drqed": {"steps": 3},
+    "dpqed": {"steps": 3, "hidden": 4},
+    "prq": {"bits": 4},
+    "nested": {"bits": [5, 5, 6], "latent": 8},
+}
 
 
 @functools.cache
@@ -215,6 +220,25 @@ def test_codec_in_a_file_of_its_own(coded_maps, tmp_path):
     beside.write_bytes(codec_to_bytes(made.codec))
     done = subprocess.run([info, "--json", path], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == map_info(path)
+    # Heads of the codes of a nested codec.
+    nested = coded_maps["nested"]
+    head = nested.codec.head(1)
+    beside_nested = tmp_path / codec_file_name(codec_hash(nested.codec))
+    beside_nested.write_bytes(codec_to_bytes(nested.codec))
+    short = replace(
+        nested, codec=head, codes=nested.codes[:, :1].copy(), codec_hash=codec_hash(nested.codec)
+    )
+    write_map(tmp_path / "short.dpqed", short)
+    done = subprocess.run(
+        [info, "--json", tmp_path / "short.dpqed"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == map_info(tmp_path / "short.dpqed")
+    assert json.loads(done.stdout)["code_bytes"] == 1
+    dump = compiled("tools/dpqed-dump.cpp", "-O0")
+    subprocess.run([dump, tmp_path / "short.dpqed", tmp_path / "dump"], check=True)
+    rows = safetensors.numpy.load_file(tmp_path / "dump")["descriptors"]
+    assert np.abs(rows - head.decode(short.codes)).max() < 1e-6
+
     other = tmp_path / "other.safetensors"
     other.write_bytes(codec_to_bytes(coded_maps["pq"].codec))
     done = subprocess.run([info, "--codec_file", other, path], capture_output=True, text=True)

@@ -185,6 +185,16 @@ class SignCodec : public Codec {
   }
 };
 
+// `count` bits, up to 16, of a code as one little-endian number, from bit `first` on.
+inline std::size_t bits_at(const std::uint8_t* code, std::size_t size, std::size_t first,
+                           std::size_t count) {
+  std::uint32_t word = 0;
+  for (std::size_t k = 0; k < 3 && first / 8 + k < size; ++k) {
+    word |= static_cast<std::uint32_t>(code[first / 8 + k]) << 8 * k;
+  }
+  return word >> first % 8 & ((1u << count) - 1);
+}
+
 class DrqedCodec : public Codec {
  public:
   DrqedCodec(const Json& config, const Arrays& arrays) {
@@ -271,11 +281,7 @@ class DrqedCodec : public Codec {
     const float* const rows = table().data();
     std::size_t bit = 0;
     for (std::size_t m = 0; m < bits_.size(); ++m) {
-      std::uint32_t word = 0;
-      for (std::size_t k = 0; k < 3 && bit / 8 + k < code_size; ++k) {
-        word |= static_cast<std::uint32_t>(code[bit / 8 + k]) << 8 * k;
-      }
-      const std::size_t index = word >> bit % 8 & ((1u << bits_[m]) - 1);
+      const std::size_t index = bits_at(code, code_size, bit, bits_[m]);
       bit += bits_[m];
       const float* const row = rows + (first_[m] + std::min(index, sizes_[m] - 1)) * dim;
       if (m == 0) {
@@ -292,6 +298,75 @@ class DrqedCodec : public Codec {
   std::vector<float> books_scale_, basis_scale_;
   mutable std::once_flag once_;
   mutable std::vector<float> table_;
+};
+
+// nested: every head of a code is a code; the index that it cuts names a mean of centroids.
+class NestedCodec : public Codec {
+ public:
+  // code_bytes: of a head of the codes, 0 for whole ones.
+  NestedCodec(const Json& config, const Arrays& arrays, std::size_t code_bytes) {
+    const std::size_t longest = 32;
+    std::size_t total = 0, index = 0;
+    code_size = config["code_size"].count();
+    basis_ = entries(arrays, "basis", 2);
+    dim = array_of(arrays, "basis").shape[0], latent_ = array_of(arrays, "basis").shape[1];
+    std::vector<std::string> known{"basis", "basis_scale"};
+    const std::vector<Json>& bits = config["bits"].items();
+    for (const Json& item : bits) {
+      const std::uint64_t width = item.count();
+      check(width >= 1 && width <= 16, "damaged: settings are not those of nested");
+      total += width;
+    }
+    check(code_size >= 1 && code_size <= longest && 8 * code_size <= total &&
+              total <= 8 * longest && total % 8 == 0,
+          "damaged: settings are not those of nested");
+    if (code_bytes > 0) {
+      check(code_bytes <= total / 8, "damaged: its codes are longer than those of its codec");
+      code_size = code_bytes;
+    }
+    std::size_t left = 8 * code_size;
+    for (const Json& item : bits) {
+      const std::string book_name = "book" + std::to_string(index++);
+      known.insert(known.end(), {book_name, book_name + "_scale"});
+      const std::vector<float> book = entries(arrays, book_name, 2);
+      const std::size_t width = item.count(), used = std::min(width, left);
+      const std::vector<std::uint64_t>& shape = array_of(arrays, book_name).shape;
+      check(shape[0] == std::size_t{1} << width && shape[1] == latent_,
+            "damaged: a codebook has a wrong shape");
+      left -= used;
+      if (used == 0) continue;
+      const std::size_t rows = std::size_t{1} << used, parts = shape[0] / rows;
+      std::vector<double> head(rows * latent_);
+      for (std::size_t i = 0; i < book.size(); ++i) head[i % head.size()] += book[i];
+      for (double& value : head) value /= static_cast<double>(parts);
+      books_.push_back(std::move(head)), bits_.push_back(used);
+    }
+    for (const auto& member : arrays) {
+      check(std::find(known.begin(), known.end(), member.first) != known.end(),
+            "damaged: the codec has arrays that nested lacks");
+    }
+  }
+
+ private:
+  void sum(const std::uint8_t* code, float* out) const override {
+    std::vector<double> z(latent_);
+    std::size_t bit = 0;
+    for (std::size_t m = 0; m < books_.size(); ++m) {
+      const std::size_t index = bits_at(code, code_size, bit, bits_[m]);
+      for (std::size_t k = 0; k < latent_; ++k) z[k] += books_[m][index * latent_ + k];
+      bit += bits_[m];
+    }
+    for (std::size_t d = 0; d < dim; ++d) {
+      double total = 0;
+      for (std::size_t k = 0; k < latent_; ++k) total += z[k] * basis_[d * latent_ + k];
+      out[d] = static_cast<float>(total);
+    }
+  }
+
+  std::size_t latent_ = 0;
+  std::vector<float> basis_;
+  std::vector<std::vector<double>> books_;
+  std::vector<std::size_t> bits_;
 };
 
 inline int stored_bits(const Json& config) {
@@ -490,9 +565,10 @@ class RabitqCodec : public Codec {
 
 DPQED_EXACT_END
 
-// The codec of a name, its settings and its tensors.
+// The codec of a name, its settings and its tensors. head: bytes of a code where it has codes of
+// several sizes and the settings do not tell it; else 0.
 inline std::shared_ptr<const Codec> make_codec(const std::string& name, const Json& config,
-                                               const Arrays& arrays) {
+                                               const Arrays& arrays, std::size_t head = 0) {
   for (const auto& member : arrays) {
     check(all_finite(member.second), "damaged: an array of the codec is not finite");
   }
@@ -511,6 +587,8 @@ inline std::shared_ptr<const Codec> make_codec(const std::string& name, const Js
     codec = std::make_shared<ScalarCodec>(config, arrays, name == "pca");
   } else if (name == "dpqed") {
     codec = std::make_shared<DpqedCodec>(config, arrays);
+  } else if (name == "nested") {
+    codec = std::make_shared<NestedCodec>(config, arrays, head);
   } else if (name == "rabitq") {
     codec = std::make_shared<RabitqCodec>(config, arrays);
   } else {
@@ -518,7 +596,7 @@ inline std::shared_ptr<const Codec> make_codec(const std::string& name, const Js
   }
   codec->name = name;
   check(codec->dim >= 1 && config["dim"].natural() == codec->dim &&
-            config["code_size"].natural() == codec->code_size,
+            (config["code_size"].natural() == codec->code_size || (head > 0 && name == "nested")),
         "damaged: the sizes of the codec are not those of its settings");
   return codec;
 }
@@ -538,8 +616,9 @@ inline std::shared_ptr<const Codec> read_codec(Bytes section, const Json& spec) 
   return make_codec(spec["name"].text(), spec["config"], arrays);
 }
 
-// The codec of a codec file that must have this hash.
-inline std::shared_ptr<const Codec> read_codec_file(Bytes file, const std::string& expected) {
+// The codec of a codec file that must have this hash, for codes of `code_bytes` bytes.
+inline std::shared_ptr<const Codec> read_codec_file(Bytes file, const std::string& expected,
+                                                    std::size_t code_bytes) {
   const Safetensors parts = read_safetensors(file);
   const auto found = parts.metadata.find("hloc_dpqed_codec");
   check(found != parts.metadata.end(), "not a codec file of hloc_dpqed");
@@ -565,7 +644,7 @@ inline std::shared_ptr<const Codec> read_codec_file(Bytes file, const std::strin
   const std::string actual = digest.hex();
   check(header["hash"].is_text(actual), "the codec file's content does not have its hash");
   check(actual == expected, "the codec file is of another codec than the map's");
-  return make_codec(header["name"].text(), header["config"], arrays);
+  return make_codec(header["name"].text(), header["config"], arrays, code_bytes);
 }
 
 }  // namespace dpqed

@@ -233,7 +233,9 @@ inline Map parse_map(Bytes file, const std::function<std::vector<std::uint8_t>(
     map.codec_hash = hash->text();
     check(static_cast<bool>(find_codec), "the codec is in a file of its own");
     const std::vector<std::uint8_t> found = find_codec(map.codec_hash);
-    codec = read_codec_file({found.data(), found.size()}, map.codec_hash);
+    const std::vector<std::uint64_t> shape = shape_of(metadata["codes"]);
+    check(shape.size() == 2 && shape[1] > 0, "damaged: its codes are not those of its codec");
+    codec = read_codec_file({found.data(), found.size()}, map.codec_hash, shape[1]);
   }
   const std::size_t rows = map.per_observation ? map.num_observations : map.num_points;
   map.local = detail::read_descriptors(codec, parts["codes"], metadata["codes"], rows);
