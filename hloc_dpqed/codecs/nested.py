@@ -179,6 +179,7 @@ class NestedCodec(Codec):
         progress: bool = False,
         bits: list[int] | None = None,
         latent: int = 64,
+        max_rows: int = 524_288,
         rows_per_centroid: int = 32,
         rounds: int = 1,
         rounds_rows: int = 131_072,
@@ -191,6 +192,7 @@ class NestedCodec(Codec):
         Args:
             bits: of each index; by default 8 of each.
             latent: L, at most D.
+            max_rows: observations that are used, drawn at random where there are more.
             rows_per_centroid: of k-means.
             rounds: in each, ``rounds_rows`` observations are encoded by beam search, and each
                 codebook in turn is set to what is best for their codes (``refit_codebooks``).
@@ -205,7 +207,7 @@ class NestedCodec(Codec):
                 f"{code_bytes} bytes"
             )
         rng = np.random.default_rng(seed)
-        rows = rng.permutation(len(observations))
+        rows = rng.permutation(len(observations))[:max_rows]
         spread = observations.descriptors[rows[:_BASIS_ROWS]].astype(np.float32)
         basis = latent_basis(spread, min(latent, observations.dim))
         x = project(observations.descriptors[rows], basis)
