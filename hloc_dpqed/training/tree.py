@@ -1,7 +1,6 @@
 """Centroids in the order of a binary tree, so that the first bits of an index mean something."""
 
 import numpy as np
-import torch
 
 
 def tree_order(centroids: np.ndarray) -> np.ndarray:
@@ -17,6 +16,8 @@ def tree_order(centroids: np.ndarray) -> np.ndarray:
     Returns:
         (2^b,) int64 permutation: row i of the ordered codebook is this row of ``centroids``.
     """
+    import torch
+
     x = torch.from_numpy(np.asarray(centroids, np.float32))
     order = torch.arange(len(x))[None]
     while order.shape[1] > 1:
@@ -33,6 +34,21 @@ def tree_order(centroids: np.ndarray) -> np.ndarray:
     return order[:, 0].numpy()
 
 
-def head_of(book: torch.Tensor, bits: int) -> torch.Tensor:
-    """(2^b, L) to (2^bits, L): the means of the centroids whose indices have equal lowest bits."""
-    return book.unflatten(0, (-1, 1 << bits)).mean(0)
+def head_of(book, bits: int):
+    """(2^b, L) to (2^bits, L): the means of the centroids whose indices have equal lowest bits.
+
+    Args:
+        book: numpy array or torch tensor; the result is of the same kind.
+    """
+    return book.reshape(-1, 1 << bits, book.shape[1]).mean(0)
+
+
+def used_bits(bits: list[int], code_size: int) -> list[int]:
+    """How many bits of each index the first ``code_size`` bytes of a code hold, while any."""
+    left, used = 8 * code_size, []
+    for b in bits:
+        if left <= 0:
+            break
+        used.append(min(b, left))
+        left -= b
+    return used

@@ -1,0 +1,127 @@
+"""The codecs that come with the package: never changed, found by name and by hash."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import safetensors
+from synthetic import make_scene
+
+from hloc_dpqed import cli, compress, info, prune
+from hloc_dpqed.codecs.file import codec_hash, read_codec
+from hloc_dpqed.codecs.shipped import (
+    PRETRAINED,
+    shipped_codec,
+    shipped_codecs,
+    shipped_file,
+    shipped_for,
+)
+from hloc_dpqed.errors import InputError
+from hloc_dpqed.mapfile import read_map
+
+# Of each codec its hash, its bytes, and of decoded codes the first components in millionths: a map
+# of today must read the same for ever.
+GOLDEN = json.loads((PRETRAINED.parents[2] / "tests" / "data" / "shipped_codecs.json").read_text())
+FILES = {p.name: p for p in PRETRAINED.glob("*.safetensors")}
+
+
+def golden_codes(size: int) -> np.ndarray:
+    """(5, size) uint8: the same for ever."""
+    return (np.arange(5 * size).reshape(5, size) * 37 + 11).astype(np.uint8)
+
+
+def test_every_file_has_golden_decodes():
+    assert {name.split(".")[0] for name in FILES} == set(GOLDEN)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_codecs_are_never_changed(name):
+    expected = GOLDEN[name]
+    path = shipped_codecs()[name]
+    codec = read_codec(path, expected["hash"])
+    assert path.name == f"{name}.{expected['hash'][:16]}.safetensors"
+    assert shipped_file(expected["hash"]) == path
+    assert path.stat().st_size <= 3_000_000
+    assert codec_hash(codec) == expected["hash"] and codec.code_size == 8
+    for size, rows in expected["decoded"].items():
+        decoded = codec.head(int(size)).decode(golden_codes(8)[:, : int(size)])
+        np.testing.assert_allclose(decoded[:, :4], np.array(rows) / 1e6, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_files_tell_how_they_were_made(name):
+    with safetensors.safe_open(shipped_codecs()[name], framework="numpy") as file:
+        made = json.loads(file.metadata()["hloc_dpqed_codec"])["made"]
+    assert made["observations"] > 100_000 and {"seed", "options"} <= made.keys()
+
+
+def test_the_highest_number_is_the_extractors(tmp_path):
+    for name in ("a-1.0011.safetensors", "a-2.0022.safetensors", "a-10.0033.safetensors"):
+        (tmp_path / name).touch()
+    found = shipped_codecs(tmp_path)
+    assert found["a"].name == "a-10.0033.safetensors" and set(found) == {"a", "a-1", "a-2", "a-10"}
+
+
+def test_unknown_names_are_told_what_there_is():
+    with pytest.raises(InputError, match="no codec 'nothing' comes with the package, there are"):
+        shipped_codec("nothing")
+    with pytest.raises(InputError, match="does not tell the extractor"):
+        shipped_for(None, PRETRAINED)
+    with pytest.raises(InputError, match="no codec for features of r2d2 comes with the package"):
+        shipped_for("r2d2", PRETRAINED)
+
+
+def test_a_real_map_without_training(fountain, tmp_path):
+    """compress, localize, info and prune find the codec by themselves."""
+    model, features = fountain / "sfm", fountain / "feats-superpoint.h5"
+    output, results = tmp_path / "map.dpqed", tmp_path / "results.txt"
+    argv = ["compress", "--reference_sfm", model, "--features", features, "--output", output]
+    assert cli.main([*map(str, argv), "--codec", "shipped", "--code_bytes", "6"]) == 0
+    told = info.main(output)
+    assert (told["codec"], told["code_bytes"], told["codec_bytes"]) == ("nested", 6, 0)
+    assert told["codec_hash"] == codec_hash(shipped_codec("superpoint"))
+    argv = ["localize", "--map", output, "--queries", fountain / "queries.txt"]
+    argv += ["--features", features, "--retrieval", fountain / "pairs-query-vlad7.txt"]
+    assert cli.main([*map(str, argv), "--results", str(results)]) == 0
+    assert len(results.read_text().splitlines()) == 4
+    prune.main(output, tmp_path / "short.dpqed", code_bytes=2)
+    short, whole = read_map(tmp_path / "short.dpqed"), read_map(output)
+    assert sorted(map(tuple, short.codes)) == sorted(map(tuple, whole.codes[:, :2]))
+
+
+def test_the_same_bytes_again(fountain, tmp_path):
+    model, features = fountain / "sfm", fountain / "feats-superpoint.h5"
+    for name, threads in (("a", 1), ("b", 2)):
+        compress.main(
+            model,
+            features,
+            tmp_path / name,
+            codec_file="superpoint-1",
+            num_points=300,
+            selector="kcover",
+            code_targets="mean",
+            threads=threads,
+            progress=False,
+        )
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_other_features_are_refused(fountain, tmp_path):
+    """Of the right dimension and under the right name, but not what the codec was fitted on."""
+    scene = make_scene(tmp_path, num_points=60, dim=256)
+    features = tmp_path / "feats-superpoint.h5"
+    shutil.copy(scene.features, features)
+    with pytest.raises(InputError, match="are they of another extractor"):
+        compress.main(scene.sfm, features, tmp_path / "m", codec="shipped", progress=False)
+    with pytest.raises(InputError, match="does not tell the extractor"):
+        compress.main(scene.sfm, scene.features, tmp_path / "m", codec="shipped", progress=False)
+    with pytest.raises(InputError, match="--codec_file: excludes --codec pq"):
+        compress.main(scene.sfm, features, tmp_path / "m", codec="pq", codec_file="superpoint")
+    with pytest.raises(InputError, match="--code_bytes 9: the codec has codes of 1 to 8 bytes"):
+        compress.main(scene.sfm, features, tmp_path / "m", codec="shipped", code_bytes=9)
+    with pytest.raises(InputError, match="codec options are of a codec that is fitted"):
+        compress.main(
+            scene.sfm, features, tmp_path / "m", codec="shipped", codec_options={"bits": [8]}
+        )
+    assert not (tmp_path / "m").exists()
