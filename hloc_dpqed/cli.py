@@ -216,6 +216,11 @@ def _add_compress(sub: argparse.ArgumentParser) -> None:
     _matcher_name(sub, "that the planner's trials match with: ")
     sub.add_argument("--granularity", choices=GRANULARITIES, default="point")
     sub.add_argument("--global_features", type=Path, metavar="H5")
+    sub.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="calibrate the confidence of poses on held-out images",
+    )
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--threads", type=int, metavar="N")
     sub.add_argument("--device", default="cpu")
@@ -348,6 +353,11 @@ def _add_localize(sub: argparse.ArgumentParser) -> None:
         default=LEAST_INLIERS,
         metavar="N",
         help="of a pose, and more where chance gives some; 0 takes every pose, as hloc does",
+    )
+    sub.add_argument(
+        "--min_confidence",
+        metavar="P@T/R",
+        help="such as 0.9@0.25/2: leave out poses that are less probably this right",
     )
     sub.add_argument(
         "--rigs",

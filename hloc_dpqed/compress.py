@@ -26,6 +26,7 @@ from .options import (
     check_matcher,
     check_selector_options,
 )
+from .planning.calibrate import CALIBRATION_BYTES, calibrate as calibrate_confidence
 from .planning.planner import plan_compression
 from .planning.pseudo_queries import TrialMatcher
 from .planning.target import parse_target, plan_recall
@@ -63,6 +64,7 @@ def main(
     code_targets: str | None = CompressConf.code_targets,
     matcher: str = "NN-mutual",
     matcher_weights: Path | None = None,
+    calibrate: bool = False,
 ) -> Path:
     """Write the compressed map of an hloc model.
 
@@ -89,6 +91,8 @@ def main(
         matcher, matcher_weights: what the map will be matched with, as for ``localize``: the
             planner's held-out images are. Without a plan to make they change nothing and are
             refused.
+        calibrate: localize held-out database images, and store what their errors tell of the
+            confidence of poses (``planning.calibrate``).
 
     Returns:
         ``output``.
@@ -173,12 +177,19 @@ def main(
             codec_hash=None if shared is None else codec_hash(shared.whole()),
         )
         if budget is not None:
-            data = compressor.fit_budget(parse_size(budget), budget_scope)[1]
+            size = parse_size(budget)
+            if calibrate and budget_scope == "total":
+                size = max(size - CALIBRATION_BYTES, 1)
+            compressed, data = compressor.fit_budget(size, budget_scope)
         else:
             wanted = reference.num_points if num_points is None else num_points
             if fraction is not None:
                 wanted = max(1, int(np.floor(fraction * reference.num_points)))
-            data = compressor.to_bytes(compressor.compress(wanted))
+            compressed = compressor.compress(wanted)
+            data = b"" if calibrate else compressor.to_bytes(compressed)
+        if calibrate:
+            fitted = calibrate_confidence(source, conf, compressed.num_points, work)
+            data = compressor.to_bytes(replace(compressed, confidence=fitted.to_json()))
         write_bytes(output, data)
     logger.info(f"Wrote {output}: {format_size(len(data))}")
     return output

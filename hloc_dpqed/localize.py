@@ -12,14 +12,17 @@ import torch
 from tqdm import tqdm
 
 from . import __version__
-from .choices import FALLBACKS, LEAST_INLIERS
+from .choices import DEFAULT_THRESHOLDS, FALLBACKS, LEAST_INLIERS
 from .errors import InputError
+from .evaluation.pose_errors import parse_thresholds
 from .io.atomic import check_output, write_text
 from .io.checkpoint import Checkpoint, run_key
 from .io.features import ImageFeatures, LocalFeatures, feature_kind, open_features
 from .io.lists import read_queries, result_name, write_poses
 from .io.rigs import RigFrame, check_rig_scale, frames_of_all, read_rigs
 from .io.same_image import features_for_camera, scaling
+from .localization.confidence import Calibration
+from .localization.doubt import LeastConfidence, without_doubtful
 from .localization.localizer import Localization, Localizer, Query, RigLocalization, RigQuery
 from .localization.pose import check_min_inliers, check_pose_estimator
 from .localization.records import query_totals, record_of, rig_records, rig_totals, write_logs
@@ -74,6 +77,7 @@ def main(
     camera: str | None = None,
     extractor: str | None = None,
     extractor_weights: Path | None = None,
+    min_confidence: str | None = None,
 ) -> dict[str, Any]:
     """Localize all queries and write hloc's result file.
 
@@ -127,6 +131,8 @@ def main(
             the whole map.
         camera: MODEL WIDTH HEIGHT PARAMS... of all photos; by default ``queries`` or EXIF tells.
         extractor, extractor_weights: instead of what the map says; see ``map.main``.
+        min_confidence: such as ``0.9@0.25/2``: a pose that is less probably within these map units
+            and degrees is left out and counted as doubtful; of a map with a calibration.
 
     Returns:
         The figures of ``localize --json`` (docs/cli.md).
@@ -150,6 +156,7 @@ def main(
     for path in (p for p in (results, logs, results_rigs, results_jsonl) if p is not None):
         check_output(path)
         refuse_existing(path, overwrite)
+    least_sure = None if min_confidence is None else LeastConfidence.parse(min_confidence)
     used_threads = set_num_threads(threads)
     if images is not None:
         query_list = photo_queries(Path(images), queries, camera)
@@ -169,6 +176,11 @@ def main(
 
     start = time.perf_counter()
     compressed = read_map(map, codec_file)
+    calibration = Calibration.from_json(compressed.confidence)
+    if least_sure is not None and calibration is None:
+        raise InputError(
+            f"--min_confidence: {map} has no calibration, make it with compress --calibrate"
+        )
     options: dict[str, Any] = {
         "matcher": matcher,
         "symmetric": symmetric,
@@ -199,6 +211,7 @@ def main(
         "retrieval": retrieved,
         "options": options,
         "matches": with_matches,
+        "min_confidence": min_confidence,
         "rigs": None if frames is None else [f.described() for f in frames],
         "versions": [__version__, pycolmap.__version__, torch.__version__, np.__version__],
     }
@@ -234,6 +247,8 @@ def main(
                 stream = read_stream(file, rest, compressed, retrieved)
                 outcomes = localizer.localize_rigs(rig_stream(left, stream))
             for outcome in outcomes:
+                if least_sure is not None and calibration is not None:
+                    outcome = without_doubtful(outcome, calibration, least_sure)
                 done.add(record_of(compressed, outcome, with_matches))
                 bar.update()
 
@@ -248,7 +263,12 @@ def main(
                 poses[name] = compressed.cam_from_world[retrieved[name][0]]
         write_poses(results, {names[name]: pose for name, pose in poses.items()})
         if results_jsonl is not None:
-            write_text(results_jsonl, "".join(json_lines(query_list, done, poses)))
+            asked = parse_thresholds(DEFAULT_THRESHOLDS)
+            if least_sure is not None:
+                asked = [(least_sure.translation, least_sure.rotation)]
+            write_text(
+                results_jsonl, "".join(json_lines(query_list, done, poses, calibration, asked))
+            )
         if results_sfm is not None:
             of_frames = {frame.name: frame.cams_from_rig for frame in frames or ()}
             fitted = partial(_fitted, file, cameras)
@@ -276,8 +296,11 @@ def main(
         "threads": used_threads,
         "results": str(results),
     } | rig_figures
+    if least_sure is not None:
+        figures["num_doubtful"] = counts["doubtful"]
     rejected = counts["rejected"]
     told = f", {rejected} poses rejected for too few inliers" if rejected else ""
+    told += f", {counts['doubtful']} left out as doubtful" if counts["doubtful"] else ""
     logger.info(f"Localized {num_localized} / {len(query_list)} queries{told}, poses in {results}")
     return figures
 

@@ -83,7 +83,7 @@ def test_pose_of_a_made_rig(estimator, unit):
         truth = moved_pose(truth, unit)
         poses[:, :, 3] *= unit
     options = estimation_options(12, None)
-    found, inliers = rigs.estimate_rig_pose(
+    found, inliers, _ = rigs.estimate_rig_pose(
         matched, best, poses, cameras, options, seed=0, estimator=estimator
     )
     away, turn = errors(found, truth)
@@ -101,7 +101,7 @@ def test_cameras_that_see_too_little_alone(estimator):
             np.random.default_rng(seed), (2, 2, 2, 2), outliers=0, noise=0.2
         )
         options = estimation_options(12, None)
-        found, _ = rigs.estimate_rig_pose(
+        found, *_ = rigs.estimate_rig_pose(
             matched, best, poses, cameras, options, seed=0, estimator=estimator
         )
         away, turn = errors(found, truth)
@@ -111,7 +111,7 @@ def test_cameras_that_see_too_little_alone(estimator):
 def test_cameras_in_one_place(estimator):
     matched, best, poses, cameras, truth = made_rig(np.random.default_rng(1), (40, 40), spread=0)
     options = estimation_options(12, None)
-    found, _ = rigs.estimate_rig_pose(
+    found, *_ = rigs.estimate_rig_pose(
         matched, best, poses, cameras, options, seed=0, estimator=estimator
     )
     away, turn = errors(found, truth)
@@ -122,9 +122,9 @@ def test_the_rig_s_own_origin_may_be_anywhere(estimator):
     matched, best, poses, cameras, _ = made_rig(np.random.default_rng(2), (40, 40))
     options = estimation_options(12, None)
     how = (cameras, options, 0, estimator)
-    found, _ = rigs.estimate_rig_pose(matched, best, poses, *how)
+    found, *_ = rigs.estimate_rig_pose(matched, best, poses, *how)
     moved = np.concatenate([np.eye(3), np.full((3, 1), 1e6)], 1)  # old frame from new
-    other, _ = rigs.estimate_rig_pose(
+    other, *_ = rigs.estimate_rig_pose(
         matched, best, np.array([compose(pose, moved) for pose in poses]), *how
     )
     np.testing.assert_allclose(compose(moved, other), found, atol=1e-5)

@@ -108,6 +108,7 @@ def extend_map(
         codes=np.concatenate([compressed.codes, codes]),
         scores=np.concatenate([compressed.scores, mean_scores(observations)[added]]),
         global_descriptors=stored_globals,
+        confidence=None,  # it was calibrated on the map as it was
         metadata={**compressed.metadata, "appended": compressed.metadata.get("appended", 0) + 1},
     )
 

@@ -37,6 +37,7 @@ from ..matching.nearest_neighbor import (
 )
 from ..scene.visibility import Visibility
 from ..threads import get_num_threads, single_threaded, team, workers
+from .confidence import coverage, evidence_of
 from .direct import EXACT_POINTS, PointIndex, mutual_matches, voted_images
 from .pose import (
     check_min_inliers,
@@ -388,14 +389,20 @@ class Localizer:
             if answer is None:
                 outcome = Localization(query.name, None, 0, np.zeros(len(found), bool), found, used)
             else:
+                inliers = np.asarray(answer["inlier_mask"], bool)
+                seen = query.features.keypoints[found.keypoint_index[inliers]] + 0.5
+                count, covered = int(answer["num_inliers"]), coverage(seen, query.camera)
+                evidence = evidence_of(answer["covariance"], count, len(found), covered)
                 outcome = Localization(
                     query.name,
                     answer["cam_from_world"].matrix() if believed else None,
-                    int(answer["num_inliers"]),
-                    np.asarray(answer["inlier_mask"], bool),
+                    count,
+                    inliers,
                     found,
                     used,
                     rejected=not believed,
+                    covariance=answer["covariance"] if believed else None,
+                    evidence=evidence if believed else None,
                 )
             # A group of few matches may be believed where one of more inliers is not.
             rank = (believed, outcome.num_inliers)

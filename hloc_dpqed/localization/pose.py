@@ -19,6 +19,7 @@ import pycolmap
 from ..choices import POSE_ESTIMATORS
 from ..errors import InputError
 from ..scene.projection import in_front
+from .confidence import covariance_in_map
 
 # Those of COLMAP's camera models that poselib knows; with others it finds nothing.
 POSELIB_MODELS = {
@@ -182,8 +183,8 @@ def estimate_pose(
         estimator: of ``POSE_ESTIMATORS``, whose RANSAC it is; pycolmap refines.
 
     Returns:
-        pycolmap's dictionary (``cam_from_world``, ``num_inliers``, ``inlier_mask``), or None where
-        no pose was found.
+        pycolmap's dictionary (``cam_from_world``, ``num_inliers``, ``inlier_mask``, ``covariance``
+        as ``confidence.covariance_in_map`` gives it), or None where no pose was found.
 
     Raises:
         InputError: poselib does not know the camera's model.
@@ -201,7 +202,9 @@ def estimate_pose(
 def _in_map(frame: LocalFrame, answer: dict[str, Any] | None) -> dict[str, Any] | None:
     if answer is None:
         return None
-    return {**answer, "cam_from_world": frame.pose_in_map(answer["cam_from_world"])}
+    local = answer["cam_from_world"]
+    covariance = covariance_in_map(answer["covariance"], local.matrix(), frame.unit)
+    return {**answer, "cam_from_world": frame.pose_in_map(local), "covariance": covariance}
 
 
 def _estimate_pose(
@@ -226,6 +229,7 @@ def _estimate_pose(
         camera,
         estimation_options=estimation,
         refinement_options=options["refinement"],
+        return_covariance=True,
     )
 
 
@@ -351,7 +355,7 @@ def _refine(
 ) -> dict[str, Any] | None:
     """Refinement on the (n,) bool ``inliers``: as ``estimate_pose`` returns it."""
     refined = pycolmap.refine_absolute_pose(
-        pose, points2D, points3D, inliers, camera, options["refinement"]
+        pose, points2D, points3D, inliers, camera, options["refinement"], True
     )
     if refined is None:
         return None

@@ -8,6 +8,7 @@ import pycolmap
 
 from ..io.features import ImageFeatures
 from ..matching.nearest_neighbor import Matches
+from .confidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class Localization:
         correspondences: what PnP was given.
         images: rows of the retrieved database images whose matches were used.
         rejected: RANSAC found a pose, of too few inliers to be believed.
+        doubtful: there is a believed pose, and it is less probable than was asked for.
+        covariance: (6, 6) float64 of the rotation (radians, in the camera's frame) and the centre
+            (map units, along the map's axes), see ``confidence.covariance_in_map``; None without a
+            pose.
+        evidence: what tells how sure the pose is; None without a pose.
     """
 
     name: str
@@ -79,6 +85,9 @@ class Localization:
     correspondences: Correspondences
     images: list[int]
     rejected: bool = False
+    doubtful: bool = False
+    covariance: np.ndarray | None = None
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True)

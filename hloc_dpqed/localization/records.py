@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ def record_of(
         "num_correspondences": len(outcome.correspondences),
         "num_inliers": outcome.num_inliers,
         "rejected": outcome.rejected,
+        "doubtful": outcome.doubtful,
+        "covariance": None if outcome.covariance is None else outcome.covariance.tolist(),
+        "evidence": None if outcome.evidence is None else asdict(outcome.evidence),
     }
     if with_matches:
         record |= {
@@ -64,12 +68,13 @@ def query_totals(done: Checkpoint) -> tuple[dict[str, list[list[float]] | None],
     Only what the results need is held for all queries: there may be 100,000 of them.
     """
     found: dict[str, list[list[float]] | None] = {}
-    counts = {"matches": 0, "inliers": 0, "rejected": 0}
+    counts = {"matches": 0, "inliers": 0, "rejected": 0, "doubtful": 0}
     for record in query_records(done):
         found[record["name"]] = record["cam_from_world"]
         counts["matches"] += record["num_correspondences"]
         counts["inliers"] += record["num_inliers"] if record["cam_from_world"] is not None else 0
         counts["rejected"] += record["rejected"]
+        counts["doubtful"] += record["doubtful"]
     return found, counts
 
 

@@ -14,6 +14,7 @@ from ..io.checkpoint import Checkpoint
 from ..io.features import ImageFeatures
 from ..maps.compressed import CompressedMap
 from ..scene.projection import camera_centre
+from .confidence import Calibration, Evidence
 from .records import MATCHED
 from .registered import Registered, registered_model
 
@@ -45,6 +46,8 @@ def json_lines(
     queries: Sequence[tuple[str, pycolmap.Camera]],
     done: Checkpoint,
     written: Mapping[str, np.ndarray],
+    calibration: Calibration | None = None,
+    thresholds: Sequence[tuple[float, float]] = (),
 ) -> Iterator[str]:
     """A JSON object on a line for each query, in the order of the list (docs/localization.md).
 
@@ -52,6 +55,8 @@ def json_lines(
         queries: the query list.
         done: the finished run.
         written: (3, 4) poses that the result file has, by query: fallbacks too.
+        calibration: of the map, or None.
+        thresholds: in map units and degrees, to tell the probability of.
     """
     records: dict[str, dict[str, Any]] = {}
     for record in done.records():
@@ -71,6 +76,10 @@ def json_lines(
             "position": None if pose is None else camera_centre(pose).tolist(),
             "num_matches": record.get("num_correspondences", 0),
             "num_inliers": record.get("num_inliers", 0),
+            "doubtful": record.get("doubtful", False),
+            "covariance": record.get("covariance"),
+            "evidence": record.get("evidence"),
+            "probability": _probabilities(record, calibration, thresholds),
             "frame": record.get("frame"),
             "camera": {
                 "model": camera.model.name,
@@ -80,6 +89,22 @@ def json_lines(
             },
         }
         yield json.dumps(line) + "\n"
+
+
+def _probabilities(
+    record: dict[str, Any],
+    calibration: Calibration | None,
+    thresholds: Sequence[tuple[float, float]],
+) -> dict[str, float] | None:
+    if calibration is None or record.get("evidence") is None:
+        return None
+    evidence = Evidence(**record["evidence"])
+    return {
+        f"{translation:g}/{rotation:g}": round(
+            calibration.probability(evidence, translation, rotation), 6
+        )
+        for translation, rotation in thresholds
+    }
 
 
 def _pose(cam_from_world: np.ndarray) -> dict[str, list[float]]:

@@ -12,6 +12,7 @@ from ..choices import LEAST_INLIERS
 from ..errors import InputError
 from ..scene.projection import camera_centre, camera_centres
 from ..scene.rigid import compose, inverse
+from .confidence import covariance_in_map, covariance_on_rig, coverage, evidence_of
 from .pose import (
     MIN_INLIERS,
     LocalFrame,
@@ -84,7 +85,7 @@ def solve_rig(
     ratio = baseline_ratio(rig, alone, options)
     if answer is None:
         return RigLocalization(rig.name, None, 0, list(alone), baseline_ratio=ratio)
-    rig_from_world, inliers = answer
+    rig_from_world, inliers, of_rig = answer
     counts = [int(mask.sum()) for mask in inliers]
     wanted = [
         least_inliers(n, camera, options, min_inliers)
@@ -104,6 +105,11 @@ def solve_rig(
         return RigLocalization(
             rig.name, None, sum(counts), list(alone), not believed, disagrees, ratio
         )
+    # An image is as sure as the rig that it stands on.
+    covered = max(
+        coverage(pixels[mask], camera)
+        for (pixels, _), mask, camera in zip(matched, inliers, cameras, strict=True)
+    )
     outcomes = [
         replace(
             one,
@@ -111,6 +117,8 @@ def solve_rig(
             num_inliers=count,
             inliers=mask,
             rejected=False,
+            covariance=(covariance := covariance_on_rig(of_rig, rig_from_world, pose)),
+            evidence=evidence_of(covariance, sum(counts), sum(sizes), covered),
         )
         for one, pose, count, mask in zip(alone, rig.cams_from_rig, counts, inliers, strict=True)
     ]
@@ -166,7 +174,7 @@ def estimate_rig_pose(
     options: dict[str, Any],
     seed: int,
     estimator: str = "pycolmap",
-) -> tuple[np.ndarray, list[np.ndarray]] | None:
+) -> tuple[np.ndarray, list[np.ndarray], np.ndarray] | None:
     """LO-RANSAC over the best matches of all cameras, then refinement on all that agree.
 
     pycolmap's solver is GP3P of Lee, Li, Heng, Pollefeys and Sattler, "Minimal Solutions for the
@@ -186,8 +194,9 @@ def estimate_rig_pose(
         estimator: of ``POSE_ESTIMATORS``.
 
     Returns:
-        (3, 4) float64 rig from world, and for each camera (n,) bool inliers; None where no pose was
-        found.
+        (3, 4) float64 rig from world, for each camera (n,) bool inliers, and the covariance of
+        the rig's rotation and origin as ``confidence.covariance_in_map`` gives it; None where no
+        pose was found.
 
     Raises:
         InputError: poselib does not know a camera's model; options hold a prior of the position of
@@ -230,11 +239,16 @@ def estimate_rig_pose(
         rigid,
         list(cameras),
         pycolmap.AbsolutePoseRefinementOptions(frame.refinement(options["refinement"])),
+        True,
     )
     if refined is None:
         return None
     inner_from_world = frame.pose_in_map(refined["rig_from_world"]).matrix()
-    return compose(middle, inner_from_world), inliers
+    covariance = covariance_in_map(
+        refined["covariance"], refined["rig_from_world"].matrix(), frame.unit
+    )
+    rig_from_world = compose(middle, inner_from_world)
+    return rig_from_world, inliers, covariance_on_rig(covariance, inner_from_world, middle)
 
 
 def _ransac(

@@ -134,6 +134,8 @@ def to_bytes(
         sections["global.codes"] = encode_arrays([codes])
         sections["global.codec"], spec = _encode_codec(compressed.global_descriptors.codec)
         metadata["global"] = {"codec": spec, "codes": list(codes.shape)}
+    if compressed.confidence is not None:
+        metadata["confidence"] = compressed.confidence
     data = pack(sections, list(OPTIONAL), metadata)
     least = -(-_decoded_bytes(metadata) // MAX_EXPANSION)
     if len(data) < least:  # a map that compresses like this is no real one
@@ -368,6 +370,7 @@ def read_map(path: Path, codec_file: Path | None = None) -> CompressedMap:
             global_descriptors=global_descriptors,
             metadata=metadata["made"],
             codec_hash=metadata["codec"]["hash"] if shared else None,
+            confidence=metadata.get("confidence"),
             **parts,
         )
 

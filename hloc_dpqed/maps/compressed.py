@@ -44,6 +44,7 @@ class CompressedMap:
         metadata: JSON-able: how the map was made.
         codec_hash: of the codec file that the map file refers to, instead of holding the codec
             itself; None where it does.
+        confidence: JSON-able ``localization.confidence.Calibration`` of poses in this map, or None.
     """
 
     image_names: list[str]
@@ -59,6 +60,7 @@ class CompressedMap:
     global_descriptors: GlobalDescriptors | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     codec_hash: str | None = None
+    confidence: dict[str, Any] | None = None
 
     @property
     def num_images(self) -> int:

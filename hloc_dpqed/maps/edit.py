@@ -20,6 +20,7 @@ def take_points(compressed: CompressedMap, rows: np.ndarray) -> CompressedMap:
         visibility=visibility,
         codes=compressed.codes[code_rows],
         scores=compressed.scores[code_rows],
+        confidence=None,  # it was calibrated on the map as it was
     )
 
 
@@ -72,7 +73,8 @@ def shorten_codes(compressed: CompressedMap, code_bytes: int) -> CompressedMap:
             f"--code_bytes {code_bytes}: the map has codes of {compressed.codec.code_size} bytes"
         )
     codec = compressed.codec.head(code_bytes)
-    return replace(compressed, codec=codec, codes=heads_of_codes(compressed.codes, codec))
+    codes = heads_of_codes(compressed.codes, codec)
+    return replace(compressed, codec=codec, codes=codes, confidence=None)
 
 
 def heads_of_codes(codes: np.ndarray, codec) -> np.ndarray:

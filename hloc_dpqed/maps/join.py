@@ -234,6 +234,7 @@ def merge_maps(a: CompressedMap, b: CompressedMap, names: str = "the maps") -> C
         scores=np.concatenate([scores, b.scores[added]]),
         global_descriptors=_merged_globals(a, b, all_names),
         codec_hash=a.codec_hash or b.codec_hash,
+        confidence=None,
         metadata={
             "features": features_of(a) or features_of(b),
             "merged": sorted([a.metadata, b.metadata], key=repr),
