@@ -18,6 +18,7 @@ from .choices import (
     CODECS,
     DEFAULT_THRESHOLDS,
     DEMO_OUTPUT,
+    EXPORT_FORMATS,
     EXTRACTORS,
     FALLBACKS,
     GRANULARITIES,
@@ -407,7 +408,7 @@ def _add_export(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--codec_file", type=Path, metavar="PATH", help="of a map without a codec of its own"
     )
-
+    sub.add_argument("--format", choices=EXPORT_FORMATS, default="hloc")
     sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
 
@@ -519,7 +520,7 @@ def build_parser() -> argparse.ArgumentParser:
             "export",
             _export,
             _add_export,
-            "write a map as a COLMAP model and a feature file for hloc",
+            "write a map as a COLMAP model with features, for hloc or COLMAP",
         ),
         (
             "sweep",

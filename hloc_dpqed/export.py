@@ -1,12 +1,17 @@
-"""Write a map file as what unmodified hloc reads: a COLMAP model and a feature file."""
+"""Write a map file as what others read: a COLMAP model with hloc's feature file, or with a COLMAP
+database."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 from tqdm import tqdm
 
+from .choices import EXPORT_FORMATS
+from .errors import InputError
 from .io.atomic import atomic_directory
+from .io.colmap_export import check_exportable, write_database
 from .logger import logger
 from .mapfile import read_map
 from .maps.compressed import CompressedMap
@@ -14,7 +19,10 @@ from .maps.image_rows import check_matchable, image_rows
 from .maps.reconstruction import to_reconstruction
 from .maps.same_features import features_of
 
-_MEMBERS = frozenset({"sfm", "features.h5", "global-features.h5"})
+_MEMBERS = {
+    "hloc": frozenset({"sfm", "features.h5", "global-features.h5"}),
+    "colmap": frozenset({"sparse", "database.db"}),
+}
 
 
 def main(
@@ -23,8 +31,10 @@ def main(
     progress: bool = True,
     codec_file: Path | None = None,
     overwrite: bool = False,
+    format: str = "hloc",
 ) -> Path:
-    """Write ``output/sfm`` and ``output/features.h5``.
+    """Write ``output/sfm`` and ``output/features.h5``, or ``output/sparse`` and
+    ``output/database.db``.
 
     ``points2D[i]`` of an image is row ``i`` of its keypoints, descriptors and scores. Where the
     map stores global descriptors, ``output/global-features.h5`` holds them.
@@ -35,16 +45,22 @@ def main(
         progress: show a progress bar.
         codec_file: of a map without a codec of its own; see ``mapfile.read_map``.
         overwrite: replace an earlier export in ``output``; a folder of anything else stays.
+        format: 'hloc' or 'colmap', whose database is for COLMAP's own matchers.
 
     Returns:
         ``output``.
 
     Raises:
         InputError: the map is missing or damaged, ``output`` is not empty or cannot be written, or
-            an image has more rows than hloc can match.
+            an image has more rows than hloc can match; or the descriptors are of an extractor that
+            COLMAP does not know.
     """
+    if format not in EXPORT_FORMATS:
+        raise InputError(f"--format {format}: expected one of {', '.join(EXPORT_FORMATS)}")
     compressed = read_map(map, codec_file)
-    with atomic_directory(output, _MEMBERS if overwrite else None) as folder:
+    if format == "colmap":
+        return _export_colmap(compressed, map, output, overwrite, progress)
+    with atomic_directory(output, _MEMBERS["hloc"] if overwrite else None) as folder:
         (folder / "sfm").mkdir()
         to_reconstruction(compressed).write(str(folder / "sfm"))
         left_out = write_features(compressed, folder / "features.h5", progress)
@@ -59,6 +75,28 @@ def main(
             f"Left out {left_out} of {compressed.visibility.num_observations} observations whose "
             "point does not project into its image"
         )
+    return Path(output)
+
+
+def _export_colmap(
+    compressed: CompressedMap, source: Path, output: Path, overwrite: bool, progress: bool
+) -> Path:
+    told = features_of(compressed)
+    extractor = told.get("extractor") or told.get("name")
+    kind = check_exportable(extractor, compressed.codec.dim, str(source))
+    model = to_reconstruction(compressed)
+
+    def rows() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        names = tqdm(compressed.image_names, desc="Writing features", disable=not progress)
+        for i, _ in enumerate(names):
+            found = image_rows(compressed, i)
+            descriptors = compressed.codec.decode(compressed.codes[found.codes])
+            yield i + 1, found.keypoints + np.float32(0.5), descriptors
+
+    with atomic_directory(output, _MEMBERS["colmap"] if overwrite else None) as folder:
+        (folder / "sparse").mkdir()
+        model.write(str(folder / "sparse"))
+        write_database(folder / "database.db", model, rows(), kind)
     return Path(output)
 
 
