@@ -103,6 +103,31 @@ def test_without_a_place_it_asks_image_by_image(compressed, weights, queries, mo
     assert len(found & expected) > 0.95 * len(expected)
 
 
+def test_a_view_of_few_matches_is_not_believed(compressed, weights, queries, monkeypatch):
+    """A false place has some matches that fit it: the query is then matched as hloc does."""
+    localizer = fast(compressed, weights)
+    views, images = counted(localizer, monkeypatch)
+    match_view = localizer._match_view
+    query = queries[0]
+
+    def few(network, features, view):
+        found = match_view(network, features, view)
+        return Matches(found.pairs[:31], found.similarity[:31])
+
+    big = replace(
+        query.features,
+        keypoints=np.tile(query.features.keypoints, (4, 1)),
+        descriptors=np.tile(query.features.descriptors, (4, 1)),
+        scores=np.tile(query.features.scores, 4),
+    )
+    monkeypatch.setattr(localizer, "_match_view", few)
+    monkeypatch.setattr("hloc_dpqed.localization.localizer.LEAST_VIEW_SHARE", 0.5)
+    found = localizer.match(big, [0, 1], query.camera)
+    assert images == [0, 1] and len(views) >= 1
+    for one, image in zip(found, [0, 1], strict=True):
+        np.testing.assert_array_equal(one.pairs, localizer._match_image(big, image).pairs)
+
+
 def test_what_is_nowhere_is_matched_as_hloc_does(compressed, weights, queries, monkeypatch):
     localizer = fast(compressed, weights)
     _, images = counted(localizer, monkeypatch)

@@ -54,7 +54,9 @@ from .view import MOST_POINTS, View, most_plausible, points_of_images, view_from
 
 __all__ = ["Correspondences", "Localization", "Localizer", "Query", "RigLocalization", "RigQuery"]
 
-LEAST_VIEW_MATCHES = 30  # of a learned matcher in a view that is believed
+# Of a view that is believed: in one from a false place the network matches 1 to 3 % of a photo of
+# another building, in one from the right place half of the points.
+LEAST_VIEW_MATCHES, LEAST_VIEW_SHARE = 30, 0.1
 BASIS_ROWS = 1024  # decoded to find the directions that all descriptors lie in
 BASIS_ENERGY = 2e-5  # of the descriptors, what those directions leave out
 DECODE_ROWS = 1 << 14  # at a time, which bounds the memory
@@ -113,8 +115,9 @@ class Localizer:
         self._match_pair: PairMatcher | None = None
         self._network: FastLightGlue | None = None
         if matcher in FAST_FEATURES:
-            self._network = load_fast_lightglue(matcher, matcher_weights, device)
-            self._match_pair = processor_matcher(self._network)
+            network = load_fast_lightglue(matcher, matcher_weights, device)
+            self._match_pair = processor_matcher(network)
+            self._network = network.for_views()
         elif matcher not in NN_CONFS:
             self._match_pair = load_matcher(matcher, matcher_weights, device)
         elif matcher_weights is not None:
@@ -216,7 +219,8 @@ class Localizer:
                 pose = answer["cam_from_world"].matrix()
                 view = view_from(self.map, points, codes, camera, pose)
                 matches = self._match_view(network, features, view)
-                if len(matches.pairs) >= LEAST_VIEW_MATCHES:
+                share = LEAST_VIEW_SHARE * min(len(features.keypoints), len(view.points))
+                if len(matches.pairs) >= max(LEAST_VIEW_MATCHES, share):
                     return [_seen_in(matches, self.map.visibility[i]) for i in retrieved]
             if image is not None:
                 pairs.append(self._match_image(features, image))

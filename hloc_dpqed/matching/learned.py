@@ -269,8 +269,7 @@ def lightglue_matcher(net: torch.nn.Module, device: str = "cpu") -> PairMatcher:
 def load_fast_lightglue(
     name: str, weights: Path | None = None, device: str = "cpu"
 ) -> FastLightGlue:
-    """The network of one of ``FAST_FEATURES``, which does not stop early, with bfloat16 products
-    where the processor has them.
+    """The network of one of ``FAST_FEATURES``, with bfloat16 products where the processor has them.
 
     Raises:
         InputError: see ``load_matcher``; or the device is not the processor.
@@ -280,8 +279,7 @@ def load_fast_lightglue(
             f"--matcher {name} runs on the processor, not on {device}: pass --device cpu, or "
             f"--matcher {name.removesuffix('-fast')}"
         )
-    # One call: every layer, for early stopping costs 2 % of the correct matches.
-    net = kornia_lightglue(FAST_FEATURES[name], weights, depth_confidence=-1).eval()
+    net = kornia_lightglue(FAST_FEATURES[name], weights).eval()
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return FastLightGlue(net, torch.bfloat16 if native and native() else torch.float32)
 
