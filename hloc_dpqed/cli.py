@@ -572,6 +572,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, InputError):
             print(f"hloc-dpqed {name}: error: {_one_line(str(error))}", file=sys.stderr)
             return 2
+        if isinstance(error, ModuleNotFoundError):
+            from .errors import told_missing
+
+            if lacking := told_missing(error):
+                print(f"hloc-dpqed {name}: error: {lacking}", file=sys.stderr)
+                return 2
         if isinstance(error, OSError):
             _drop_output()
         told = _one_line(f"{type(error).__name__}: {error}")

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pycolmap
-import torch
 from tqdm import tqdm
 
 from . import __version__
@@ -21,6 +20,7 @@ from .io.features import ImageFeatures, LocalFeatures, feature_kind, open_featur
 from .io.lists import read_queries, result_name, write_poses
 from .io.rigs import RigFrame, check_rig_scale, frames_of_all, read_rigs
 from .io.same_image import features_for_camera, scaling
+from .libraries import torch
 from .localization.confidence import Calibration
 from .localization.doubt import LeastConfidence, without_doubtful
 from .localization.localizer import Localization, Localizer, Query, RigLocalization, RigQuery
@@ -31,8 +31,6 @@ from .localization.retrieval import retrieve
 from .localization.rigs import check_rig_estimator
 from .logger import logger
 from .mapfile import read_map
-from .mapping.extraction import extract, query_extraction
-from .mapping.photos import photo_queries
 from .maps.compressed import CompressedMap
 from .maps.same_features import check_dimension, check_extractor
 from .options import check_number, check_ransac_thresh, refuse_existing
@@ -159,6 +157,8 @@ def main(
     least_sure = None if min_confidence is None else LeastConfidence.parse(min_confidence)
     used_threads = set_num_threads(threads)
     if images is not None:
+        from .mapping.photos import photo_queries
+
         query_list = photo_queries(Path(images), queries, camera)
         if retrieval is None and global_features is None:
             retrieval = "none"
@@ -213,11 +213,18 @@ def main(
         "matches": with_matches,
         "min_confidence": min_confidence,
         "rigs": None if frames is None else [f.described() for f in frames],
-        "versions": [__version__, pycolmap.__version__, torch.__version__, np.__version__],
+        "versions": [
+            __version__,
+            pycolmap.__version__,
+            getattr(torch, "__version__", None),
+            np.__version__,
+        ],
     }
     kept = features is not None
     features = Path(f"{results}.features.h5") if features is None else Path(features)
     if images is not None:
+        from .mapping.extraction import extract, query_extraction  # needs torch
+
         how = query_extraction(compressed, extractor, map)
         wanted = [name for name, _ in todo]
         extract(how, Path(images), wanted, features, extractor_weights, device, progress)

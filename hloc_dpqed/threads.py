@@ -11,13 +11,12 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import faiss
-import torch
 from threadpoolctl import ThreadpoolController
 
 from .errors import InputError
+from .libraries import faiss, torch
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,9 +42,29 @@ def set_num_threads(count: int | None) -> int:
     if not 1 <= count <= MAX_THREADS:
         raise InputError(f"--threads {count}: expected 1 to {MAX_THREADS}")
     _num_threads = count
-    torch.set_num_threads(_num_threads)
-    faiss.omp_set_num_threads(_num_threads)
+    _set_torch_threads(_num_threads)
+    _set_faiss_threads(_num_threads)
     return _num_threads
+
+
+def _torch_threads() -> int:
+    if torch is not None:
+        return torch.get_num_threads()
+    return 1 if _depth else _num_threads
+
+
+def _set_torch_threads(count: int) -> None:
+    if torch is not None:
+        torch.set_num_threads(count)
+
+
+def _faiss_threads() -> int:
+    return 1 if faiss is None else faiss.omp_get_max_threads()
+
+
+def _set_faiss_threads(count: int) -> None:
+    if faiss is not None:
+        faiss.omp_set_num_threads(count)
 
 
 def get_num_threads() -> int:
@@ -104,9 +123,9 @@ def steady_products() -> Iterator[None]:
 @contextlib.contextmanager
 def _kept_faiss_threads() -> Iterator[None]:
     # faiss's BLAS, which is found too, would pass what it is told on to faiss's loops.
-    threads = faiss.omp_get_max_threads()
+    threads = _faiss_threads()
     yield
-    faiss.omp_set_num_threads(threads)
+    _set_faiss_threads(threads)
 
 
 @contextlib.contextmanager
@@ -118,32 +137,32 @@ def single_threaded() -> Iterator[None]:
     With one thread no pool is entered. Threads may be in such blocks at the same time.
     """
     global _depth, _before
-    faiss_threads = faiss.omp_get_max_threads()
+    faiss_threads = _faiss_threads()
     with _lock:
         if _depth == 0:
-            _before = torch.get_num_threads()
-        own = torch.get_num_threads() if _local.is_worker or _depth == 0 else _before
+            _before = _torch_threads()
+        own = _torch_threads() if _local.is_worker or _depth == 0 else _before
         _depth += 1
-        torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
+        _set_torch_threads(1)
+    _set_faiss_threads(1)
     try:
         with steady_products():
             yield
     finally:
-        faiss.omp_set_num_threads(faiss_threads)
+        _set_faiss_threads(faiss_threads)
         with _lock:
             _depth -= 1
-            torch.set_num_threads(own)  # of this thread, of new ones and of MKL
+            _set_torch_threads(own)  # of this thread, of new ones and of MKL
             others = 1 if _depth else _before
             if others != own:  # the latter two alone
-                aside = threading.Thread(target=torch.set_num_threads, args=(others,))
+                aside = threading.Thread(target=_set_torch_threads, args=(others,))
                 aside.start()
                 aside.join()
 
 
 def _begin_worker() -> None:
     # What OpenMP was told in one thread does not hold in others.
-    faiss.omp_set_num_threads(1)
+    _set_faiss_threads(1)
     _local.is_worker = True
 
 
@@ -177,7 +196,7 @@ def num_workers() -> int:
     """Threads that ``spread`` has here: 1 within work that is already spread."""
     if _local.pool is not None:
         return _local.size
-    return 1 if _local.is_worker else torch.get_num_threads()
+    return 1 if _local.is_worker else _torch_threads()
 
 
 def spread(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
@@ -208,12 +227,16 @@ def spread_rows(work: Callable[[slice], None], count: int, step: int) -> None:
     spread(run, [starts[k : k + share] for k in range(0, len(starts), share)])
 
 
-def check_device(name: str) -> torch.device:
-    """The torch device called ``name``.
+def check_device(name: str) -> Any:
+    """The torch device called ``name``; None for 'cpu' where torch is not installed.
 
     Raises:
         InputError: torch knows no such device, or this machine has none.
     """
+    if torch is None:
+        if name != "cpu":
+            raise InputError(f"--device {name}: needs torch, which is not installed")
+        return None
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import choices
 from ..choices import CODE_TARGETS
-from ..errors import InputError
+from ..errors import InputError, told_missing
 from .base import Codec
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _HOMES = {
     "prq": ("additive", "PRQCodec"),
     "pca": ("scalar", "PCACodec"),
     "sq8": ("scalar", "SQ8Codec"),
-    "sign": ("scalar", "SignCodec"),
+    "sign": ("sign", "SignCodec"),
     "rabitq": ("scalar", "RaBitQCodec"),
     "nested": ("nested", "NestedCodec"),
 }
@@ -37,7 +37,13 @@ class _Codecs(Mapping[str, type[Codec]]):
 
     def __getitem__(self, name: str) -> type[Codec]:
         module, kind = _HOMES[name]
-        return getattr(import_module(f".{module}", __name__), kind)
+        try:
+            return getattr(import_module(f".{module}", __name__), kind)
+        except ModuleNotFoundError as error:
+            told = told_missing(error)
+            if told is None:
+                raise
+            raise InputError(f"codec {name}: {told}") from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(choices.CODECS)

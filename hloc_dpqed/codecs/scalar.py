@@ -1,4 +1,4 @@
-"""Codecs that quantize each dimension by itself: signs, scalars, scalars of principal axes, RaBitQ.
+"""Codecs that quantize each dimension by itself: scalars, scalars of principal axes, RaBitQ.
 
 Sources: faiss's ScalarQuantizer; Gao and Long, "RaBitQ", SIGMOD 2024, as in faiss's RaBitQuantizer.
 """
@@ -12,26 +12,9 @@ from ..errors import InputError
 from ..scene.reference import Observations, normalise_rows
 from ..threads import steady_products
 from ..training.kmeans import latent_basis
-from .base import ArrayCodec, Codec, FixedCodec, project
+from .base import ArrayCodec, Codec, project
 from .entries import entries_from_arrays, entries_to_arrays
 from .pq import training_rows
-
-
-class SignCodec(FixedCodec):
-    """One bit a dimension, no parameter at all: ceil(D / 8) bytes."""
-
-    name = "sign"
-
-    def __init__(self, dim: int):
-        super().__init__(dim)
-        self.code_size = -(-dim // 8)
-
-    def encode(self, descriptors: np.ndarray) -> np.ndarray:
-        return np.packbits(np.asarray(descriptors) > 0, axis=1)
-
-    def decode(self, codes: np.ndarray) -> np.ndarray:
-        bits = np.unpackbits(np.asarray(codes, np.uint8), axis=1, count=self.dim)
-        return (bits.astype(np.float32) * 2 - 1) / np.float32(np.sqrt(self.dim))
 
 
 class PCACodec(ArrayCodec):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..codecs import Codec
-from ..codecs.scalar import SignCodec
+from ..codecs.sign import SignCodec
 from ..mapfile import canonical_map, to_bytes
 from ..maps.compressed import CompressedMap
 from ..scene.reference import Observations, ReferenceMap, mean_scores

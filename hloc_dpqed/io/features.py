@@ -9,9 +9,9 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 
 from ..errors import InputError
+from ..libraries import torch
 from .colmap_database import DatabaseFile, is_database
 from .local_features import BINARY, ImageFeatures, LocalFeatures, checked_features
 
@@ -200,7 +200,11 @@ def _size(size: np.ndarray, where: str) -> tuple[int, int]:
 
 def _rows(descriptors: np.ndarray) -> np.ndarray:
     """(D, N) numbers to (N, D) float32, contiguous."""
-    if descriptors.dtype.isnative and descriptors.dtype.name in ("float16", "float32"):
+    if (
+        torch is not None
+        and descriptors.dtype.isnative
+        and descriptors.dtype.name in ("float16", "float32")
+    ):
         # numpy takes four times as long to transpose and widen.
         return torch.from_numpy(descriptors).T.contiguous().float().numpy()
     with np.errstate(over="ignore"):  # what does not fit is told as not finite

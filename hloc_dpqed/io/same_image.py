@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pycolmap
-import torch
 
 from ..errors import InputError
 from ..scene.reference import ReferenceMap
@@ -72,10 +71,10 @@ def features_in_model(
             return attempt
         distances.append(distance)
     best = int(np.argmin([np.median(distance) for distance in distances]))
-    candidates = torch.from_numpy(attempts[best].keypoints)
-    nearest = torch.cdist(torch.from_numpy(places), candidates).amin(1)
+    candidates = attempts[best].keypoints
+    nearest = np.array([np.linalg.norm(candidates - place, axis=1).min() for place in places])
     reason = "they are of another extraction, or of other images"
-    if float((nearest <= limit).float().mean()) >= SHARE_IN_PLACE and len(places) > 2:
+    if float((nearest <= limit).mean()) >= SHARE_IN_PLACE and len(places) > 2:
         reason = "the same keypoints in another order"
     off = distances[best]
     raise InputError(

@@ -6,10 +6,11 @@ many points goes through faiss's inverted file; what it finds is checked exactly
 stand for retrieval. Ours: the second matching with the images that won.
 """
 
-import faiss
-import numpy as np
-import torch
+from __future__ import annotations
 
+import numpy as np
+
+from ..libraries import faiss, torch
 from ..matching.nearest_neighbor import Matches
 from ..scene.visibility import Visibility
 from ..threads import single_threaded

@@ -1,33 +1,27 @@
 """Localize queries against a compressed map that is held in memory."""
 
+from __future__ import annotations
+
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pycolmap
-import torch
 
 from ..choices import LEAST_INLIERS
 from ..errors import InputError
 from ..io.features import ImageFeatures
 from ..io.same_image import features_for_camera
+from ..libraries import faiss, torch
 from ..maps.compressed import CompressedMap
 from ..maps.image_rows import image_rows
 from ..maps.same_features import check_matcher
-from ..matching.learned import (
-    FAST_FEATURES,
-    PairMatcher,
-    load_fast_lightglue,
-    load_matcher,
-    processor_matcher,
-    quantized,
-)
-from ..matching.lightglue import FastLightGlue
+from ..matching import plain
 from ..matching.nearest_neighbor import (
     NN_CONFS,
     Matches,
@@ -36,7 +30,7 @@ from ..matching.nearest_neighbor import (
     match_images,
 )
 from ..scene.visibility import Visibility
-from ..threads import get_num_threads, single_threaded, team, workers
+from ..threads import check_device, get_num_threads, single_threaded, team, workers
 from .confidence import coverage, evidence_of
 from .direct import EXACT_POINTS, PointIndex, mutual_matches, voted_images
 from .pose import (
@@ -52,6 +46,10 @@ from .queries import Correspondences, Localization, Query, RigLocalization, RigQ
 from .rigs import solve_rig
 from .view import MOST_POINTS, View, most_plausible, points_of_images, view_from
 
+if TYPE_CHECKING:
+    from ..matching.learned import PairMatcher
+    from ..matching.lightglue import FastLightGlue
+
 __all__ = ["Correspondences", "Localization", "Localizer", "Query", "RigLocalization", "RigQuery"]
 
 # Of a view that is believed: in one from a false place the network matches 1 to 3 % of a photo of
@@ -59,7 +57,7 @@ __all__ = ["Correspondences", "Localization", "Localizer", "Query", "RigLocaliza
 LEAST_VIEW_MATCHES, LEAST_VIEW_SHARE = 30, 0.1
 BASIS_ROWS = 1024  # decoded to find the directions that all descriptors lie in
 BASIS_ENERGY = 2e-5  # of the descriptors, what those directions leave out
-DECODE_ROWS = 1 << 14  # at a time, which bounds the memory
+DECODE_ROWS = 1 << 12  # at a time, which bounds the memory
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -114,12 +112,15 @@ class Localizer:
         self.conf = NN_CONFS.get(matcher, NearestNeighborConf())
         self._match_pair: PairMatcher | None = None
         self._network: FastLightGlue | None = None
-        if matcher in FAST_FEATURES:
-            network = load_fast_lightglue(matcher, matcher_weights, device)
-            self._match_pair = processor_matcher(network)
-            self._network = network.for_views()
-        elif matcher not in NN_CONFS:
-            self._match_pair = load_matcher(matcher, matcher_weights, device)
+        if matcher not in NN_CONFS:
+            from ..matching import learned  # needs torch
+
+            if matcher in learned.FAST_FEATURES:
+                network = learned.load_fast_lightglue(matcher, matcher_weights, device)
+                self._match_pair = learned.processor_matcher(network)
+                self._network = network.for_views()
+            else:
+                self._match_pair = learned.load_matcher(matcher, matcher_weights, device)
         elif matcher_weights is not None:
             raise InputError(f"--matcher_weights: {matcher} has no weights")
         self.covisibility_clustering = covisibility_clustering
@@ -130,7 +131,7 @@ class Localizer:
         check_min_inliers(min_inliers)
         self.min_inliers = min_inliers
         self.seed = seed
-        self.device = torch.device(device)
+        self.device = check_device(device)
         # Points of equal codes decode to equal rows. They share one row here, so that rounding in
         # the matrix product cannot break their tie: the lowest row of an image wins, as in hloc.
         self._distinct, self._row_of_code = distinct_rows(compressed.codes)
@@ -149,9 +150,15 @@ class Localizer:
         count = len(self._distinct)
         rows = np.unique(np.linspace(0, count - 1, min(count, BASIS_ROWS)).astype(np.int64))
         sample = self.map.codec.decode(self.map.codes[self._distinct[rows]])
+        if torch is None:
+            return plain.common_basis(sample, BASIS_ENERGY)
         with single_threaded():  # the basis is the same with any number of threads
             basis = common_basis(torch.from_numpy(sample))
         return None if basis is None else basis.to(self.device)
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        """On the device; the array itself where torch is not installed."""
+        return array if torch is None else torch.from_numpy(array).to(self.device)
 
     def _onto_basis(self, descriptors: torch.Tensor) -> torch.Tensor:
         return descriptors if self._basis is None else descriptors @ self._basis
@@ -161,9 +168,9 @@ class Localizer:
         parts = []
         for start in range(0, max(len(rows), 1), DECODE_ROWS):
             part = self._distinct[rows[start : start + DECODE_ROWS]]
-            decoded = torch.from_numpy(self.map.codec.decode(self.map.codes[part]))
-            parts.append(self._onto_basis(decoded.to(self.device)))
-        return torch.cat(parts)
+            decoded = self._tensor(self.map.codec.decode(self.map.codes[part]))
+            parts.append(self._onto_basis(decoded))
+        return np.concatenate(parts) if torch is None else torch.cat(parts)
 
     def _descriptors(self, rows: np.ndarray) -> torch.Tensor:
         """As ``_decode``, from memory where all descriptors fit there."""
@@ -172,7 +179,7 @@ class Localizer:
         with self._decoding:
             if self._decoded is None:
                 self._decoded = self._decode(np.arange(len(self._distinct)))
-        return self._decoded[torch.from_numpy(rows).to(self.device)]
+        return self._decoded[self._tensor(rows)]
 
     def match(
         self,
@@ -254,9 +261,10 @@ class Localizer:
         position = np.empty(len(seen), np.int64)
         position[union] = np.arange(len(union))
         with team():
-            query = self._onto_basis(torch.from_numpy(features.descriptors).to(self.device))
-            rows = [torch.from_numpy(position[rows]).to(self.device) for rows in code_rows]
-            matches = match_images(query, self._descriptors(union), rows, self.conf)
+            query = self._onto_basis(self._tensor(features.descriptors))
+            rows = [self._tensor(position[rows]) for rows in code_rows]
+            matching = match_images if torch is not None else plain.match_images
+            matches = matching(query, self._descriptors(union), rows, self.conf)
         return [
             _with_points(m, self.map.visibility[i]) for i, m in zip(retrieved, matches, strict=True)
         ]
@@ -269,7 +277,7 @@ class Localizer:
                 "--retrieval none"
             )
         features = self._prepare(features)
-        query = self._onto_basis(torch.from_numpy(features.descriptors).to(self.device))
+        query = self._onto_basis(self._tensor(features.descriptors))
         if self._searches_lists():
             found = self._point_index().search(query.cpu())
             candidates = np.unique(found[found >= 0])
@@ -280,7 +288,9 @@ class Localizer:
             matches = Matches(pairs, matches.similarity)
         else:
             everything = self._descriptors(np.arange(len(self._distinct)))
-            if self._is_mutual():
+            if torch is None:
+                matches = plain.match_all(query, everything, self.conf)
+            elif self._is_mutual():
                 all_rows = torch.arange(len(everything), device=self.device)
                 (matches,) = match_images(query, everything, [all_rows], self.conf)
             else:
@@ -306,7 +316,8 @@ class Localizer:
 
     def _searches_lists(self) -> bool:
         """Whether points are searched through an inverted file."""
-        return self._is_mutual() and len(self._distinct) > EXACT_POINTS
+        large = len(self._distinct) > EXACT_POINTS
+        return torch is not None and faiss is not None and self._is_mutual() and large
 
     def _point_index(self) -> PointIndex:
         with self._indexing:
@@ -338,6 +349,8 @@ class Localizer:
             )
         if not self.symmetric:
             return features
+        from ..matching.learned import quantized
+
         return replace(features, descriptors=quantized(self.map.codec, features.descriptors))
 
     def pose(

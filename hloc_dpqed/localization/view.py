@@ -4,12 +4,14 @@ hloc matches a query with each retrieved image, since an image is all that it ha
 and can be looked at from anywhere: from where the query is, as far as that is known.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np
 import pycolmap
-import torch
 
+from ..libraries import torch
 from ..maps.compressed import CompressedMap
 from ..scene.projection import project_points
 
@@ -31,7 +33,7 @@ class View(NamedTuple):
     keypoints: np.ndarray
     image_size: tuple[int, int]
 
-    def keep(self, rows: np.ndarray) -> "View":
+    def keep(self, rows: np.ndarray) -> View:
         return self._replace(
             points=self.points[rows], codes=self.codes[rows], keypoints=self.keypoints[rows]
         )

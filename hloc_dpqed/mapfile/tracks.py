@@ -26,6 +26,7 @@ CITY = 150_000  # points above which fewer neighbours are asked, to read quickly
 CITY_NEIGHBOURS = 3
 MAX_NEIGHBOURS = 16
 MAX_WEIGHT = 12
+CANDIDATE_POINTS = 1 << 10  # whose candidates are found at a time: what it takes is much more
 BLOCK = 1 << 13  # points of a level that are coded at a time; bounds the memory
 
 
@@ -167,6 +168,24 @@ def _candidates(
     neighbours: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Candidates of new points as (row in ``points``, image, bucket), sorted by row and image."""
+    parts = []
+    for first in range(0, len(points), CANDIDATE_POINTS):
+        part = points[first : first + CANDIDATE_POINTS]
+        rows, images, buckets = _candidates_of(part, stride, cells, tracks, num_images, neighbours)
+        parts.append((rows + first, images, buckets))
+    rows, images, buckets = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return rows, images, buckets
+
+
+def _candidates_of(
+    points: np.ndarray,
+    stride: int,
+    cells: np.ndarray,
+    tracks: tuple[np.ndarray, np.ndarray, np.ndarray],
+    num_images: int,
+    neighbours: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``_candidates`` of few points."""
     start, count, pool = tracks
     steps = stride * (2 * np.arange(neighbours) + 1)
     near = points[:, None] + np.concatenate([-steps, steps])

@@ -6,14 +6,16 @@ query and the union of the images' points are computed in one matrix product, th
 each image.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
+from ..libraries import torch
 from ..threads import SHARES, num_workers, spread
 
 QUERY_ROWS = 192  # matched at a time with a mutual check
@@ -80,15 +82,13 @@ class Matches(NamedTuple):
     similarity: np.ndarray
 
     @staticmethod
-    def of(
-        query_rows: torch.Tensor, positions: torch.Tensor, similarity: torch.Tensor
-    ) -> "Matches":
+    def of(query_rows: torch.Tensor, positions: torch.Tensor, similarity: torch.Tensor) -> Matches:
         """From tensors of length k."""
         pairs = torch.stack([query_rows, positions], 1)
         return Matches(pairs.cpu().numpy(), similarity.cpu().numpy())
 
     @staticmethod
-    def empty() -> "Matches":
+    def empty() -> Matches:
         return Matches(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))
 
 
