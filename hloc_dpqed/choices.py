@@ -24,7 +24,7 @@ MATCHERS = (
     "disk+lightglue-fast", "aliked+lightglue-fast", "adalam", "xfeat+lighterglue",
 )  # fmt: skip
 EXTRACTORS = ("sift", "aliked", "disk", "xfeat", "superpoint")  # that map and localize run
-EXPORT_FORMATS = ("hloc", "colmap")
+EXPORT_FORMATS = ("hloc", "colmap", "text")
 POSE_ESTIMATORS = ("pycolmap", "poselib")
 FALLBACKS = ("none", "closest")
 LEAST_INLIERS = 8  # of a pose that counts; see docs/reliability.md

@@ -1,5 +1,5 @@
 """Write a map file as what others read: a COLMAP model with hloc's feature file, or with a COLMAP
-database."""
+database; or a text of its points and their descriptors."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +18,12 @@ from .maps.compressed import CompressedMap
 from .maps.image_rows import check_matchable, image_rows
 from .maps.reconstruction import to_reconstruction
 from .maps.same_features import features_of
+from .scene.reference import normalise_rows
 
 _MEMBERS = {
     "hloc": frozenset({"sfm", "features.h5", "global-features.h5"}),
     "colmap": frozenset({"sparse", "database.db"}),
+    "text": frozenset({"landmarks.txt"}),
 }
 
 
@@ -34,7 +36,7 @@ def main(
     format: str = "hloc",
 ) -> Path:
     """Write ``output/sfm`` and ``output/features.h5``, or ``output/sparse`` and
-    ``output/database.db``.
+    ``output/database.db``, or ``output/landmarks.txt`` (``write_landmarks``).
 
     ``points2D[i]`` of an image is row ``i`` of its keypoints, descriptors and scores. Where the
     map stores global descriptors, ``output/global-features.h5`` holds them.
@@ -45,7 +47,8 @@ def main(
         progress: show a progress bar.
         codec_file: of a map without a codec of its own; see ``mapfile.read_map``.
         overwrite: replace an earlier export in ``output``; a folder of anything else stays.
-        format: 'hloc' or 'colmap', whose database is for COLMAP's own matchers.
+        format: 'hloc'; 'colmap', whose database is for COLMAP's own matchers; or 'text', one line a
+            point for small native localizers.
 
     Returns:
         ``output``.
@@ -60,6 +63,10 @@ def main(
     compressed = read_map(map, codec_file)
     if format == "colmap":
         return _export_colmap(compressed, map, output, overwrite, progress)
+    if format == "text":
+        with atomic_directory(output, _MEMBERS["text"] if overwrite else None) as folder:
+            write_landmarks(compressed, folder / "landmarks.txt", progress)
+        return Path(output)
     with atomic_directory(output, _MEMBERS["hloc"] if overwrite else None) as folder:
         (folder / "sfm").mkdir()
         to_reconstruction(compressed).write(str(folder / "sfm"))
@@ -98,6 +105,37 @@ def _export_colmap(
         model.write(str(folder / "sparse"))
         write_database(folder / "database.db", model, rows(), kind)
     return Path(output)
+
+
+def write_landmarks(compressed: CompressedMap, path: Path, progress: bool = False) -> None:
+    """Write one line for each point: ``id x y z d_1 ... d_D``.
+
+    The id is that of the point in an exported model, its row plus one. Coordinates are in map units
+    and read back as they were; so does the descriptor, of length 1, as float32. In a map with a
+    code for each observation it is the normalised mean of the point's, and a point without any is
+    left out.
+    """
+    step = 4096
+    dim, per_point = compressed.codec.dim, compressed.granularity == "point"
+    points = np.arange(compressed.num_points) if per_point else compressed.visibility.indices
+    order = np.argsort(points, kind="stable")  # rows of codes, point by point
+    ends = np.searchsorted(points[order], np.arange(compressed.num_points + 1))
+    with open(path, "w", encoding="ascii") as file:
+        starts = range(0, compressed.num_points, step)
+        for start in tqdm(starts, desc="Writing landmarks", disable=not progress):
+            stop = min(start + step, compressed.num_points)
+            rows = order[ends[start] : ends[stop]]
+            decoded = compressed.codec.decode(compressed.codes[rows])
+            if not per_point:
+                total = np.zeros((stop - start, dim))
+                np.add.at(total, points[rows] - start, decoded)
+                decoded = normalise_rows(total)
+            for point, row in zip(range(start, stop), decoded, strict=True):
+                if ends[point] == ends[point + 1]:
+                    continue
+                numbers = [*map(repr, compressed.xyz[point].tolist())]
+                numbers += [f"{value:.9g}" for value in row.tolist()]
+                file.write(f"{point + 1} {' '.join(numbers)}\n")
 
 
 def write_features(compressed: CompressedMap, path: Path, progress: bool = False) -> int:

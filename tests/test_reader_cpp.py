@@ -18,14 +18,15 @@ from codec_helpers import make_observations
 from mapfile_maps import CAMERA_MODELS, make_map
 from test_mapfile_integrity import DATA as SMALL, join, split
 
-from hloc_dpqed import compress
+from hloc_dpqed import compress, localize
 from hloc_dpqed.choices import CODECS
 from hloc_dpqed.codecs import fit_codec
 from hloc_dpqed.codecs.file import codec_file_name, codec_hash, codec_to_bytes
 from hloc_dpqed.codecs.none import NoneCodec
 from hloc_dpqed.errors import InputError
+from hloc_dpqed.evaluation.pose_errors import pose_error
 from hloc_dpqed.io.features import FeatureFile
-from hloc_dpqed.io.lists import read_queries
+from hloc_dpqed.io.lists import read_poses, read_queries
 from hloc_dpqed.localization.localizer import Localizer
 from hloc_dpqed.mapfile import canonical_map, map_info, read_map, to_bytes, write_map
 from hloc_dpqed.maps.compressed import CompressedMap
@@ -52,8 +53,9 @@ def compiled(source: str, *flags: str) -> Path:
         pytest.skip("no C++ compiler (g++ or clang++) is installed")
     program = Path(tempfile.mkdtemp(prefix="dpqed-")) / Path(source).stem
     warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"]
-    argv = [compiler, "-std=c++17", *warnings, *flags, f"-I{READER / 'include'}"]
-    done = subprocess.run([*argv, READER / source, "-o", program], capture_output=True, text=True)
+    argv = [compiler, "-std=c++17", *warnings, f"-I{READER / 'include'}", READER / source]
+    # Libraries come after what uses them.
+    done = subprocess.run([*argv, *flags, "-o", program], capture_output=True, text=True)
     if "cannot find -lasan" in done.stderr or "libclang_rt.asan" in done.stderr:
         pytest.skip("the C++ compiler has no sanitizers")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -457,3 +459,41 @@ def test_real_map(fountain, tmp_path, codec):
     expected = {(i, q, p) for i, m in zip(images, ours, strict=True) for q, p in m.pairs.tolist()}
     same = expected & {tuple(row) for row in found[:, :3].astype(int).tolist()}
     assert len(same) >= 0.99 * max(len(expected), len(found)) > 100
+
+
+def test_example_with_opencv(fountain, tmp_path):
+    """Poses by OpenCV's solvePnPRansac from the reader's matches are Python's, within RANSAC's."""
+    includes = [Path("/usr/include/opencv4"), Path("/usr/local/include/opencv4")]
+    headers = [path for path in includes if (path / "opencv2" / "calib3d.hpp").is_file()]
+    if not headers:
+        pytest.skip("OpenCV's C++ headers (libopencv-calib3d-dev) are not installed")
+    libraries = ("-lopencv_calib3d", "-lopencv_core")
+    program = compiled("examples/solve_pnp.cpp", "-O0", f"-isystem{headers[0]}", *libraries)
+    features, pairs = fountain / "feats-superpoint.h5", fountain / "pairs-query-vlad7.txt"
+    path = tmp_path / "map.dpqed"
+    compress.main(fountain / "sfm", features, path, codec="sign")
+    queries = read_queries(fountain / "queries.txt")
+    inputs = (path, fountain / "queries.txt", features)
+    localize.main(*inputs, tmp_path / "r.txt", retrieval=pairs, ransac_thresh=4)
+    expected = read_poses(tmp_path / "r.txt")
+    retrieved = [line.split() for line in pairs.read_text().splitlines()]
+    assert len(expected) == len(queries) == 4
+    for name, camera in queries:
+        with FeatureFile(features) as file:
+            seen = file.read(name)
+        assert camera.model.name == "PINHOLE"
+        query = {
+            "keypoints": seen.keypoints.astype(np.float32),
+            "descriptors": np.ascontiguousarray(seen.descriptors, np.float32),
+            "camera": np.array(camera.params, np.float64),
+        }
+        safetensors.numpy.save_file(query, tmp_path / "query.safetensors")
+        images = [image for other, image in retrieved if other == name]
+        argv = [program, path, tmp_path / "query.safetensors", *images]
+        done = subprocess.run(argv, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        pose = np.array(done.stdout.split(), float).reshape(3, 4)
+        translation, rotation = pose_error(pose, expected[Path(name).name])
+        assert translation < 0.03 and rotation < 0.1  # metres, degrees
+    done = subprocess.run([program, path], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
