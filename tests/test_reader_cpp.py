@@ -497,3 +497,23 @@ def test_example_with_opencv(fountain, tmp_path):
         assert translation < 0.03 and rotation < 0.1  # metres, degrees
     done = subprocess.run([program, path], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_libfuzzer(tmp_path):
+    """With clang, the same target guided by coverage, for a bounded count."""
+    names = ["clang++", *(f"clang++-{version}" for version in range(20, 10, -1))]
+    compiler = next((found for found in map(shutil.which, names) if found), None)
+    if compiler is None:
+        pytest.skip("clang++ is not installed: it has libFuzzer")
+    flags = ["-std=c++17", "-O1", "-fsanitize=fuzzer,address,undefined"]
+    flags += ["-fno-sanitize-recover=all", f"-I{READER / 'include'}"]
+    program, corpus = tmp_path / "fuzz", tmp_path / "corpus"
+    subprocess.run([compiler, *flags, READER / "tests/fuzz.cpp", "-o", program], check=True)
+    corpus.mkdir()
+    for path in [*GOLDEN, *(TESTS / "fuzz" / "corpus").iterdir()]:
+        shutil.copy(path, corpus)
+    argv = [program, "-runs=5000", "-seed=1", "-max_len=30000", "-timeout=20"]
+    argv += ["-malloc_limit_mb=256", f"-artifact_prefix={tmp_path}/", corpus]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
