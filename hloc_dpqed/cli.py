@@ -329,7 +329,7 @@ def _add_localize(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--codec_file", type=Path, metavar="PATH", help="of a map without a codec of its own"
     )
-    sub.add_argument("--retrieval", metavar="PAIRS", help="hloc's pairs file, or 'none'")
+    sub.add_argument("--retrieval", metavar="PAIRS", help="hloc's pairs file, 'vlad' or 'none'")
     sub.add_argument(
         "--global_features", type=Path, metavar="H5", help="global descriptors of the queries"
     )

@@ -89,8 +89,9 @@ def main(
         features: hloc's local feature file of the queries, or a COLMAP database; with ``images``,
             where to keep what is extracted, None for no longer than this run.
         results: where to write ``name qw qx qy qz tx ty tz`` for each localized query.
-        retrieval: hloc's pairs file; the string 'none' matches against the whole map; None
-            retrieves with the map's own global descriptors.
+        retrieval: hloc's pairs file; the string 'none' matches against the whole map; 'vlad'
+            retrieves by VLAD of the map's own local descriptors and of the query's; None retrieves
+            with the map's own global descriptors.
         global_features: the queries' global descriptors, for retrieval with the map's own.
         num_retrieved: database images for a query when the map retrieves.
         matcher: as named in hloc's ``match_features.confs``, or ``hloc:NAME`` for hloc's own
@@ -195,9 +196,12 @@ def main(
     localizer = Localizer(compressed, matcher_weights=matcher_weights, device=device, **options)
     loaded = time.perf_counter()
 
-    retrieved = retrieve(
-        compressed, [n for n, _ in query_list], retrieval, global_features, num_retrieved
-    )
+    by_vlad = retrieval is not None and str(retrieval) == "vlad"
+    retrieved = None
+    if not by_vlad:
+        retrieved = retrieve(
+            compressed, [n for n, _ in query_list], retrieval, global_features, num_retrieved
+        )
     # A query for which nothing was retrieved has nothing to be matched with: others of its rig may.
     todo = [(n, c) for n, c in query_list if retrieved is None or retrieved.get(n)]
     cameras = dict(query_list)
@@ -205,6 +209,17 @@ def main(
         frames = frames_of_all(frames, [n for n, _ in todo])
         todo = [(name, cameras[name]) for frame in frames for name in frame.images]
     with_matches = logs is not None or results_sfm is not None
+    kept = features is not None
+    features = Path(f"{results}.features.h5") if features is None else Path(features)
+    if images is not None:
+        from .mapping.extraction import extract, query_extraction  # needs torch
+
+        how = query_extraction(compressed, extractor, map)
+        wanted = [name for name, _ in todo]
+        extract(how, Path(images), wanted, features, extractor_weights, device, progress)
+    if by_vlad:
+        check_extractor(compressed, feature_kind(features), str(features), allow_other_extractor)
+        retrieved = retrieve_by_vlad(compressed, features, todo, num_retrieved, progress)
     part = Path(f"{results}.part")
     conf = {
         "queries": [[n, str(c.model.name), c.width, c.height, c.params.tolist()] for n, c in todo],
@@ -220,14 +235,6 @@ def main(
             np.__version__,
         ],
     }
-    kept = features is not None
-    features = Path(f"{results}.features.h5") if features is None else Path(features)
-    if images is not None:
-        from .mapping.extraction import extract, query_extraction  # needs torch
-
-        how = query_extraction(compressed, extractor, map)
-        wanted = [name for name, _ in todo]
-        extract(how, Path(images), wanted, features, extractor_weights, device, progress)
     weights = [matcher_weights] if matcher_weights is not None else []
     with (
         open_features(features) as file,
@@ -310,6 +317,32 @@ def main(
     told += f", {counts['doubtful']} left out as doubtful" if counts["doubtful"] else ""
     logger.info(f"Localized {num_localized} / {len(query_list)} queries{told}, poses in {results}")
     return figures
+
+
+def retrieve_by_vlad(
+    compressed: CompressedMap,
+    features: Path,
+    queries: Sequence[tuple[str, pycolmap.Camera]],
+    num_retrieved: int,
+    progress: bool,
+) -> dict[str, list[int]]:
+    """Rows of the map's images most similar to each query, best first.
+
+    Raises:
+        InputError: a query has no features, or features of another dimension than the map's.
+    """
+    from .localization.vlad import MapVlad  # needs faiss
+
+    vlad = MapVlad(compressed)
+    found = {}
+    with open_features(features) as file:
+        file.check_names([name for name, _ in queries])
+        for name, _ in tqdm(queries, "Retrieving", disable=not progress):
+            local = file.read(name).descriptors
+            if len(local):
+                check_dimension(compressed, local.shape[1], f"{features}: image {name!r}")
+            found[name] = vlad.retrieve(local, num_retrieved) if len(local) else []
+    return found
 
 
 def read_stream(

@@ -63,12 +63,15 @@ def scene_database(scene, path: Path) -> Path:
     return write_database(path, images)
 
 
-def scene_features(scene, path: Path) -> Path:
-    """The same features as ``scene_database`` in hloc's layout."""
+def scene_features(scene, path: Path, unit: bool = False) -> Path:
+    """The same features as ``scene_database`` in hloc's layout, of length 512 or 1."""
     with h5py.File(path, "w", libver="latest") as file:
         for name, (keypoints, codes, size) in sift_of(scene.features).items():
             group = file.create_group(name)
             group["keypoints"] = keypoints - np.float32(0.5)
+            if unit:
+                codes = codes.astype(np.float32)
+                codes /= np.linalg.norm(codes, axis=1, keepdims=True)
             group["descriptors"] = np.ascontiguousarray(codes.T)
             group["image_size"] = np.array(size)
     return path

@@ -15,9 +15,10 @@ import numpy as np
 import pycolmap
 import pytest
 import torch
+from colmap_files import scene_database, scene_features
 from synthetic import compressed_scene, make_scene, write_compressed_scene
 
-from hloc_dpqed import hloc_bridge
+from hloc_dpqed import compress, hloc_bridge
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.evaluation.pose_errors import pose_error
 from hloc_dpqed.hloc_bridge.feature_store import FeatureStore
@@ -181,6 +182,31 @@ def test_match_and_localize_with_the_map_file(scene, map_file, exported, tmp_pat
             assert translation < 0.02 and rotation < 0.2
 
 
+def test_the_queries_features_may_be_a_colmap_database(tmp_path):
+    """The same matches and poses as with the equivalent feature file."""
+    scene = make_scene(tmp_path / "scene", dim=128, num_points=150)
+    features = scene_features(scene, tmp_path / "features.h5", unit=True)
+    database = scene_database(scene, tmp_path / "database.db")
+    map_file = tmp_path / "map.dpqed"
+    compress.main(scene.sfm, database, map_file, codec="none", progress=False)
+    found = []
+    for kind, path in (("h5", features), ("db", database)):
+        folder = tmp_path / kind
+        folder.mkdir()
+        with hloc_bridge.installed():
+            matches, results = folder / "matches.h5", folder / "results.txt"
+            match_features.main(NN, scene.pairs, path, matches=matches, features_ref=map_file)
+            localize_sfm.main(map_file, scene.queries, scene.pairs, path, matches, results)
+        found.append((read_matches(matches), read_poses(results)))
+    (ours, poses), (theirs, same) = found
+    assert ours.keys() == theirs.keys() and len(ours) > 0
+    for pair in ours:
+        np.testing.assert_array_equal(ours[pair], theirs[pair])
+    assert poses.keys() == same.keys() and len(poses) == len(scene.query_names)
+    for name, pose in poses.items():
+        np.testing.assert_allclose(pose, same[name], atol=1e-9)
+
+
 @pytest.mark.parametrize("clustering", [False, True])
 def test_agrees_with_our_localizer(scene, map_file, tmp_path, clustering):
     from hloc_dpqed import localize
@@ -251,7 +277,7 @@ from pathlib import Path
 import faiss, numpy as np, torch
 
 from hloc import match_features
-from hloc_dpqed import hloc_bridge
+from hloc_dpqed import compress, hloc_bridge
 
 if __name__ == "__main__":
     method, pairs, features, map_file, matches = sys.argv[1:]

@@ -16,12 +16,14 @@ import numpy as np
 import pycolmap
 
 from ..errors import InputError
+from ..io.colmap_database import is_database
 from ..localization.pose import LocalFrame
 from ..mapfile import read_map
 from ..maps.reconstruction import to_reconstruction
 from ..matching.hloc_models import View, adalam_class, hloc_module
 from ..matching.learned import quantized
 from .checks import check_matching, check_query_sizes, read_hloc_pairs
+from .database_copy import feature_file_of
 from .feature_store import FeatureStore, is_map_file
 from .model import model_of_map
 
@@ -63,13 +65,18 @@ def _as_path(path: Any) -> Any:
     return MapPath(path) if is_map_file(path) else path
 
 
-def _opener(real: type, open_map: Callable[..., Any]) -> type:
-    """A class that stands for ``real``: called with a map file it calls ``open_map`` instead."""
+def _opener(
+    real: type, open_map: Callable[..., Any], other: Callable[[Any], Any] = lambda path: path
+) -> type:
+    """A class that stands for ``real``: called with a map file it calls ``open_map`` instead, and
+    with another path opens what ``other`` makes of it."""
 
     class Meta(type):
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
             if args and is_map_file(args[0]):
                 return open_map(*args, **kwargs)
+            if args:
+                args = (other(args[0]), *args[1:])
             return real(*args, **kwargs)
 
         def __instancecheck__(cls, instance: Any) -> bool:
@@ -79,6 +86,12 @@ def _opener(real: type, open_map: Callable[..., Any]) -> type:
             return issubclass(subclass, real)
 
     return Meta(real.__name__, (), {"__doc__": real.__doc__})
+
+
+def _plain_path(path: Any) -> Any:
+    """The copy of a COLMAP database in hloc's layout; everything else as it is."""
+    named = isinstance(path, (str, os.PathLike))
+    return feature_file_of(path) if named and is_database(Path(path)) else path
 
 
 def _open_store(path: Any, mode: str | None = "r", *_: Any, **__: Any) -> FeatureStore:
@@ -293,7 +306,7 @@ def install(allow_other_extractor: bool = False) -> None:
         return
     import h5py
 
-    h5py_view = View(h5py, File=_opener(h5py.File, _open_store))
+    h5py_view = View(h5py, File=_opener(h5py.File, _open_store, _plain_path))
     pycolmap_view = View(pycolmap, Reconstruction=_opener(pycolmap.Reconstruction, _open_model))
     stages = {name: hloc_module(name) for name in STAGES if name != "visualization"}
     # Drawing needs matplotlib, which a robot may lack.

@@ -7,7 +7,12 @@ import faiss
 import numpy as np
 
 from ..errors import InputError
+from ..maps.compressed import CompressedMap
 from ..scene.reference import normalise_rows
+from ..threads import single_threaded
+
+MAP_WORDS = 32
+_SAMPLE = 40_000  # descriptors that the words are fitted on
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,8 @@ class VladVocabulary:
     ) -> "VladVocabulary":
         """k-means over the (N, D) float32 descriptors of the given photos."""
         x = np.concatenate(descriptors)
-        if len(x) > 40_000:
-            rows = np.random.default_rng([seed, 7]).choice(len(x), 40_000, replace=False)
+        if len(x) > _SAMPLE:
+            rows = np.random.default_rng([seed, 7]).choice(len(x), _SAMPLE, replace=False)
             x = x[np.sort(rows)]
         if len(x) < num_words:
             raise InputError(f"only {len(x)} features in all photos; they show too little")
@@ -72,3 +77,42 @@ def retrieve(
     described = vocabulary.describe([queries[name] for name in query_names])
     rows = most_similar(described, vocabulary.describe(listed), count)
     return [(q, names[i]) for q, row in zip(query_names, rows, strict=True) for i in row]
+
+
+class MapVlad:
+    """VLAD of a map's images, from the descriptors that its codes stand for.
+
+    Nothing is stored for it: words and descriptors are computed when a map is loaded, the same each
+    time. An image is described by the points that the map says it sees. Ours.
+
+    Args:
+        compressed: the map.
+        num_words: visual words, fewer where the map has fewer codes.
+        seed: of the words.
+    """
+
+    def __init__(self, compressed: CompressedMap, num_words: int = MAP_WORDS, seed: int = 0):
+        codes, codec = compressed.codes, compressed.codec
+        rows = np.arange(len(codes))
+        if len(rows) > _SAMPLE:
+            chosen = np.random.default_rng([seed, 7]).choice(len(rows), _SAMPLE, replace=False)
+            rows = np.sort(chosen)
+        with single_threaded():  # the words are the same with any number of threads
+            sample = np.asarray(codec.decode(codes[rows]), np.float32)
+            self.vocabulary = VladVocabulary.fit([sample], min(num_words, len(sample)), seed)
+            shape = (compressed.num_images, self.vocabulary.words.size)
+            self.described = np.zeros(shape, np.float32)
+            for image in range(compressed.num_images):
+                decoded = codec.decode(codes[compressed.code_rows(image)])
+                part = self.vocabulary.describe([np.asarray(decoded, np.float32)])
+                self.described[image] = part[0]
+
+    def retrieve(self, descriptors: np.ndarray, count: int) -> list[int]:
+        """Rows of the images most similar to a query, best first, the lowest row where some tie.
+
+        Args:
+            descriptors: (N, D) of the query's local features.
+            count: at most.
+        """
+        query = self.vocabulary.describe([np.ascontiguousarray(descriptors, np.float32)])
+        return most_similar(query, self.described, count)[0].tolist()
