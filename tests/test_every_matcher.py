@@ -100,7 +100,7 @@ def test_a_matcher_by_hloc_and_by_the_localizer(
         # The command line, on the same files.
         argv = ["localize", "--map", map_file, "--queries", scene.queries, "--retrieval"]
         argv += [scene.pairs, "--features", scene.features, "--results", tmp_path / "r.txt"]
-        argv += ["--matcher", matcher, "--threads", "1"]
+        argv += ["--matcher", matcher, "--threads", "1", "--overwrite"]
         argv += [] if file is None else ["--matcher_weights", file]
         assert cli.main([*map(str, argv)]) == 0
         assert len(read_poses(tmp_path / "r.txt")) == 3

@@ -52,9 +52,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Correspondences", "Localization", "Localizer", "Query", "RigLocalization", "RigQuery"]
 
-# Of a view that is believed: in one from a false place the network matches 1 to 3 % of a photo of
+# Of a view that is believed: in one from a false place the network matches 2 to 8 % of a photo of
 # another building, in one from the right place half of the points.
-LEAST_VIEW_MATCHES, LEAST_VIEW_SHARE = 30, 0.1
+LEAST_VIEW_MATCHES, LEAST_VIEW_SHARE = 30, 0.2
 BASIS_ROWS = 1024  # decoded to find the directions that all descriptors lie in
 BASIS_ENERGY = 2e-5  # of the descriptors, what those directions leave out
 DECODE_ROWS = 1 << 12  # at a time, which bounds the memory
