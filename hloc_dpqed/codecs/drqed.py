@@ -21,7 +21,6 @@ from .shrink import centroid_table, from_arrays, shrink
 if TYPE_CHECKING:
     import torch
 
-    from ..training.checkpoint import FitCheckpoint
 
 _ENCODE_ROWS = 256  # rows in one beam search
 _BEAM = 16
@@ -85,7 +84,7 @@ class DRQEDCodec(Codec):
         seed: int = 0,
         device: str = "cpu",
         progress: bool = False,
-        checkpoint: "FitCheckpoint | None" = None,
+        checkpoint: Any = None,  # a FitCheckpoint: hints are resolved to check options
         codec_budget_bytes: int | None = None,
         latent: int | None = None,
         bits: list[int] | None = None,
