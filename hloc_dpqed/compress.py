@@ -8,8 +8,8 @@ import numpy as np
 
 from .choices import BUDGET_SCOPES, CODEC_TRAIN, GRANULARITIES, SHIPPED
 from .codecs import HEADED, Codec, sharpens
-from .codecs.file import codec_hash, read_codec
-from .codecs.shipped import check_described, shipped_codec, shipped_codecs, shipped_for
+from .codecs.file import codec_hash, codec_made, read_codec
+from .codecs.shipped import SIMILARITY, check_described, shipped_codecs, shipped_for
 from .compression.conf import CODEC_BYTES, CompressConf, Work
 from .compression.engine import Compressor
 from .compression.source import Source
@@ -156,7 +156,9 @@ def main(
             f"{observations.dim}"
         )
     if shared is not None and shared.name in HEADED:
-        check_described(shared, observations, f"{features}: {codec_file}")
+        assert codec_file is not None
+        trained = codec_made(Path(codec_file)).get(SIMILARITY)
+        check_described(shared, observations, trained, f"{features}: {Path(codec_file).name}")
     described = None
     if global_features is not None:
         described = read_global_descriptors(global_features, reference.image_names)
@@ -201,8 +203,8 @@ def _given_codec(
     codec_options: dict[str, Any] | None,
     codec_file: Path | str | None,
     features: Path,
-) -> tuple[Codec, Path | str]:
-    """The codec of ``--codec_file`` or ``--codec shipped``, and what the user calls it.
+) -> tuple[Codec, Path]:
+    """The codec of ``--codec_file`` or ``--codec shipped``, and its file.
 
     Raises:
         InputError: there is no such codec, or the arguments exclude one another.
@@ -213,15 +215,15 @@ def _given_codec(
         codec_file = shipped_for(extractor_name(feature_kind(features)), features)
     elif codec is not None:
         raise InputError(f"--codec_file: excludes --codec {codec}")
-    if str(codec_file) in shipped_codecs() and not Path(codec_file).is_file():
-        found = shipped_codec(str(codec_file))
-    else:
-        found = read_codec(Path(codec_file))
+    path = Path(codec_file)
+    if not path.is_file():
+        path = shipped_codecs().get(str(codec_file), path)
+    found = read_codec(path)
     if found.name in HEADED:
-        return found.head(min(4, found.code_size) if code_bytes is None else code_bytes), codec_file
+        return found.head(min(4, found.code_size) if code_bytes is None else code_bytes), path
     if code_bytes is not None:
-        raise InputError(f"--code_bytes: {codec_file} has codes of {found.code_size} bytes only")
-    return found, codec_file
+        raise InputError(f"--code_bytes: {path} has codes of {found.code_size} bytes only")
+    return found, path
 
 
 def _planned(

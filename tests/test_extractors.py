@@ -15,6 +15,7 @@ from hloc_dpqed.errors import InputError
 from hloc_dpqed.evaluation.pose_errors import pose_error
 from hloc_dpqed.io.lists import read_poses
 from hloc_dpqed.mapfile import read_map
+from hloc_dpqed.maps.same_features import extractor_name
 
 Change = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -206,3 +207,12 @@ def test_descriptors_of_another_extractor_are_still_told_apart(tmp_path):
         localize.main(
             path, other.queries, other.features, tmp_path / "r.txt", "none", progress=False
         )
+
+
+def test_the_extractor_is_told_by_attribute_or_by_name():
+    assert extractor_name({"name": "feats-superpoint-n4096-r1024"}) == "superpoint"
+    assert extractor_name({"name": "feats-xfeat"}) == "xfeat"
+    assert extractor_name({"name": "features", "extractor": "COLMAP's SIFT"}) == "sift"
+    assert extractor_name({"name": "feats-superpoint", "extractor": "hloc's ALIKED"}) == "aliked"
+    for unknown in ({}, {"name": "superpoint"}, {"name": "feats-mine"}, {"extractor": "mine"}):
+        assert extractor_name(unknown) is None

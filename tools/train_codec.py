@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from hloc_dpqed.codecs import fit_codec
 from hloc_dpqed.codecs.file import codec_hash, codec_to_bytes
+from hloc_dpqed.codecs.shipped import SIMILARITY, mean_similarity
 from hloc_dpqed.io.atomic import write_bytes
 from hloc_dpqed.options import parse_options
 from hloc_dpqed.scene.reference import Observations
@@ -69,7 +70,9 @@ def main() -> None:
     options = {"bits": args.bits, **parse_options(args.codec_options, "--codec_options")}
     size = sum(args.bits) // 8
     codec = fit_codec("nested", observations, size, seed=args.seed, progress=True, **options)
+    some = np.random.default_rng(args.seed).integers(len(observations), size=4096)
     made = {
+        SIMILARITY: round(mean_similarity(codec, observations.descriptors[some]), 4),
         "options": options,
         "seed": args.seed,
         "tracks": observations.num_points,

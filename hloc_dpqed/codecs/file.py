@@ -77,6 +77,13 @@ def read_codec(path: Path, expected: str | None = None) -> Codec:
     return codec
 
 
+def codec_made(path: Path) -> dict[str, Any]:
+    """How the codec of a file that ``read_codec`` reads was made, as the file tells it."""
+    with safetensors.safe_open(str(path), framework="numpy") as file:
+        made = json.loads(file.metadata()[_KEY]).get("made")
+    return made if isinstance(made, dict) else {}
+
+
 def read_codec_parts(
     path: Path, expected: str | None = None
 ) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:

@@ -143,14 +143,26 @@ class NestedCodec(Codec):
         config = {"dim": observations.dim, "code_size": code_bytes, "bits": bits}
         return cls.from_tensors(arrays, config)
 
+    @functools.cached_property
+    def _search(self):
+        """What encoding needs; a map that is only read does without."""
+        import torch
+
+        from ..training.nested import Search
+
+        return Search([torch.from_numpy(head) for head in self._heads], _BEAM)
+
     def encode(self, descriptors: np.ndarray) -> np.ndarray:
-        from ..training.nested import ENCODE_ROWS, best_codes
+        import torch
+
+        from ..training.nested import ENCODE_ROWS
 
         indices = np.empty((len(descriptors), len(self._used)), np.int64)
+        search, basis = self._search, torch.from_numpy(self.basis)
 
         def block(rows: slice) -> None:
-            x = np.asarray(descriptors[rows], np.float32) @ self.basis
-            indices[rows] = best_codes(x, self.books, self.bits, self.code_size, _BEAM)
+            x = torch.from_numpy(np.array(descriptors[rows], np.float32))
+            indices[rows] = search(x @ basis).numpy()
 
         with steady_products():
             spread_rows(block, len(descriptors), ENCODE_ROWS)

@@ -14,7 +14,8 @@ from ..scene.reference import Observations
 from .base import Codec
 from .file import read_codec
 
-LEAST_SIMILARITY = 0.6  # of whole codes
+SIMILARITY = "similarity"  # in ``made``: mean cosine of what a codec was fitted on and its codes
+MORE_ERROR = 2.5  # times that of the codec's own training, which a map's descriptors may have
 _SAMPLE = 512  # descriptors that are looked at
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -75,7 +76,16 @@ def shipped_for(extractor: str | None, where: Path, folder: Path = PRETRAINED) -
     return extractor
 
 
-def check_described(codec: Codec, observations: Observations, where: str) -> None:
+def mean_similarity(codec: Codec, descriptors: np.ndarray) -> float:
+    """Mean cosine similarity of (N, D) descriptors and what their whole codes decode to."""
+    x = np.asarray(descriptors, np.float32)
+    whole = codec.whole()
+    return float((whole.decode(whole.encode(x)) * x).sum(1).mean())
+
+
+def check_described(
+    codec: Codec, observations: Observations, trained: float | None, where: str
+) -> None:
     """Check that a codec for any scene knows such descriptors at all.
 
     A codec is for one extractor; features of another may have its dimension.
@@ -83,20 +93,22 @@ def check_described(codec: Codec, observations: Observations, where: str) -> Non
     Args:
         codec: in its longest codes or shorter ones.
         observations: of the map.
+        trained: ``mean_similarity`` of what the codec was fitted on; None checks nothing.
         where: features and codec, for the message.
 
     Raises:
-        InputError: decoded codes are further from the descriptors than any of the extractor are.
+        InputError: decoded codes are so far from the descriptors as the extractor's own are not.
     """
     count = len(observations)
+    if trained is None or count == 0:
+        return
     rows = np.arange(0, count, max(1, count // _SAMPLE))[:_SAMPLE]
-    x = observations.descriptors[rows].astype(np.float32)
-    longest = codec.whole()
-    similarity = float((longest.decode(longest.encode(x)) * x).sum(1).mean()) if count else 1.0
-    if similarity < LEAST_SIMILARITY:
+    similarity = mean_similarity(codec, observations.descriptors[rows])
+    least = 1 - MORE_ERROR * (1 - trained)
+    if similarity < least:
         raise InputError(
             f"{where} describes them at a mean cosine similarity of {similarity:.2f} only, "
-            f"expected {LEAST_SIMILARITY} and more: are they of another extractor?"
+            f"expected {least:.2f} and more: are they of another extractor?"
         )
 
 

@@ -1,14 +1,15 @@
 """Residual codebooks of which every head of a code is a code: their start, refit and search."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
 from .kmeans import kmeans
-from .tree import head_of, used_bits
 
-ENCODE_ROWS = 64  # rows in one beam search: its costs stay in the cache
+ENCODE_ROWS = 32  # rows in one beam search: its costs stay in the cache
 _BLOCK = 64  # costs whose least is looked at first
 _PRIOR = 2.0  # rows' worth of trust in a centroid as it was
 
@@ -37,65 +38,54 @@ def fit_codebooks(
         (2^b, L) float32 for each of ``bits``.
     """
     books = residual_start(x, bits, seed, rows_per_centroid, progress)
-    some, size = torch.from_numpy(x[:rounds_rows]), sum(bits) // 8
+    some = torch.from_numpy(x[:rounds_rows])
     for _ in range(rounds):
+        search = Search(books, beam)
         parts = [
-            nested_search(part, books, bits, [size], beam)[size]
+            search(part)
             for part in tqdm(some.split(ENCODE_ROWS), desc="refit", disable=not progress)
         ]
         books = refit_codebooks(some, torch.cat(parts), books)
     return [book.numpy() for book in books]
 
 
-def best_codes(
-    x: np.ndarray, books: list[np.ndarray], bits: list[int], code_size: int, beam: int
-) -> np.ndarray:
-    """``nested_search`` of one code size on arrays: (N, M) int64."""
-    tensors = [torch.from_numpy(book) for book in books]
-    return nested_search(torch.from_numpy(x), tensors, bits, [code_size], beam)[code_size].numpy()
+class Search:
+    """Beam search for codes of residual codebooks, prepared for many rows.
 
-
-def nested_search(
-    x: torch.Tensor, books: list[torch.Tensor], bits: list[int], sizes: list[int], beam: int
-) -> dict[int, torch.Tensor]:
-    """The code of each row for several code sizes, by one beam search.
+    The cost of going on from a partial code with a centroid c, |r - c|^2 - |r|^2 plus the cost so
+    far, is one product of (r, 1, cost) and (-2 c, |c|^2, 1): nothing else passes over all costs.
 
     Args:
-        x: (B, L).
-        books: (2^b, L) for each of ``bits``.
-        sizes: in bytes.
+        books: (K_m, L) float32 for each index.
         beam: partial codes kept after each codebook.
-
-    Returns:
-        For each size (B, M) int64, an index for each codebook that it uses.
     """
-    wanted = {size: used_bits(bits, size) for size in sizes}
-    found: dict[int, torch.Tensor] = {}
-    rows = len(x)
-    residual = x[:, None]
-    cost = torch.zeros(rows, 1)
-    codes = torch.zeros(rows, 1, 0, dtype=torch.int64)
 
-    def extended(book: torch.Tensor, keep: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Costs, parents and codes of the best codes that go on with a centroid of ``book``."""
-        added = torch.addmm(book.square().sum(1), residual.flatten(0, 1), book.T, alpha=-2)
-        total = (added.view(rows, -1, len(book)) + cost[..., None]).flatten(1)
-        best, rank = least(total, min(keep, total.shape[1]))
-        parent = torch.div(rank, len(book), rounding_mode="floor")
-        index = (rank - parent * len(book))[..., None]
-        before = codes.gather(1, parent[..., None].expand(-1, -1, codes.shape[2]))
-        return best, parent, torch.cat([before, index], 2)
+    def __init__(self, books: Sequence[torch.Tensor], beam: int):
+        self.books, self.beam = list(books), beam
+        self._tables = [
+            torch.cat([-2 * book.T, book.square().sum(1)[None], torch.ones(1, len(book))])
+            for book in self.books
+        ]
 
-    for m, book in enumerate(books):
-        ends = {size: used[m] for size, used in wanted.items() if len(used) == m + 1}
-        for size, last in ends.items():
-            found[size] = extended(head_of(book, last), 1)[2][:, 0]
-        if len(found) == len(wanted):
-            break
-        cost, parent, codes = extended(book, beam)
-        chosen = parent[..., None].expand(-1, -1, x.shape[1])
-        residual = residual.gather(1, chosen) - F.embedding(codes[..., -1], book)
-    return found
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """The codes of (B, L) rows: (B, M) int64."""
+        rows = len(x)
+        residual, one = x[:, None], torch.ones(rows, 1, 1)
+        cost = torch.zeros(rows, 1)
+        codes = torch.zeros(rows, 1, 0, dtype=torch.int64)
+        for m, (book, table) in enumerate(zip(self.books, self._tables, strict=True)):
+            size, last = len(book), m == len(self.books) - 1
+            state = torch.cat([residual, one.expand(-1, codes.shape[1], -1), cost[..., None]], 2)
+            total = (state.flatten(0, 1) @ table).view(rows, -1)
+            cost, rank = least(total, 1 if last else min(self.beam, total.shape[1]))
+            parent = torch.div(rank, size, rounding_mode="floor")
+            index = (rank - parent * size)[..., None]
+            before = codes.gather(1, parent[..., None].expand(-1, -1, m))
+            codes = torch.cat([before, index], 2)
+            if not last:
+                chosen = parent[..., None].expand(-1, -1, x.shape[1])
+                residual = residual.gather(1, chosen) - F.embedding(index[..., 0], book)
+        return codes[:, 0]
 
 
 def least(values: torch.Tensor, keep: int) -> tuple[torch.Tensor, torch.Tensor]:
