@@ -39,6 +39,7 @@ from ..scene.visibility import Visibility
 from ..threads import get_num_threads, single_threaded, team, workers
 from .confidence import coverage, evidence_of
 from .direct import EXACT_POINTS, PointIndex, mutual_matches, voted_images
+from .intrinsics import check_estimate_focal, copy_camera, has_focal, with_free_focal
 from .pose import (
     check_min_inliers,
     check_pose_estimator,
@@ -82,6 +83,8 @@ class Localizer:
         config: hloc's ``estimation`` and ``refinement`` options of pycolmap.
         min_inliers: of a pose that is believed, see ``pose.least_inliers``; 0 believes every pose,
             as hloc does.
+        estimate_focal: the focal lengths of the queries are not known, and estimated with each
+            pose (``Localization.camera``).
         seed: of RANSAC, mixed with each query's name.
         device: torch device of the matching.
         memory_limit: bytes; the descriptors are decoded once, at the first query, where they fit,
@@ -103,6 +106,7 @@ class Localizer:
         pose_estimator: str = "pycolmap",
         config: dict[str, Any] | None = None,
         min_inliers: int = LEAST_INLIERS,
+        estimate_focal: bool = False,
         seed: int = 0,
         device: str = "cpu",
         memory_limit: int = 1 << 30,
@@ -127,6 +131,10 @@ class Localizer:
         check_pose_estimator(pose_estimator)
         self.pose_estimator = pose_estimator
         self.options = estimation_options(ransac_thresh, config)
+        check_estimate_focal(estimate_focal, pose_estimator, rigs=False)
+        self.estimate_focal = estimate_focal
+        if estimate_focal:
+            self.options = with_free_focal(self.options)
         check_min_inliers(min_inliers)
         self.min_inliers = min_inliers
         self.seed = seed
@@ -385,10 +393,13 @@ class Localizer:
         best: Localization | None = None
         for group in groups:
             found = Correspondences.collect([matches[k] for k in group], self.map.num_points)
+            camera = copy_camera(query.camera) if self.estimate_focal else query.camera
             answer = self._estimate(
-                found, query.features, query.camera, query_seed(self.seed, query.name)
+                found, query.features, camera, query_seed(self.seed, query.name)
             )
-            believed = self._believed(answer, found, query.camera)
+            believed = self._believed(answer, found, camera)
+            if self.estimate_focal and not has_focal(camera):
+                believed = False
             used = [images[k] for k in group] if images else []
             if answer is None:
                 outcome = Localization(query.name, None, 0, np.zeros(len(found), bool), found, used)
@@ -407,6 +418,7 @@ class Localizer:
                     rejected=not believed,
                     covariance=answer["covariance"] if believed else None,
                     evidence=evidence if believed else None,
+                    camera=camera if self.estimate_focal and believed else None,
                 )
             # A group of few matches may be believed where one of more inliers is not.
             rank = (believed, outcome.num_inliers)
@@ -436,6 +448,7 @@ class Localizer:
         Raises:
             InputError: as ``localize``.
         """
+        check_estimate_focal(self.estimate_focal, self.pose_estimator, rigs=True)
         rig = replace(rig, queries=[_in_camera(query) for query in rig.queries])
         alone = [self.solve(query, self._match_query(query)) for query in rig.queries]
         how = (self.options, self.min_inliers, query_seed(self.seed, rig.name), self.pose_estimator)
