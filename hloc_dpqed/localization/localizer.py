@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,8 +50,10 @@ from .pose import (
     least_inliers,
     query_seed,
 )
+from .priors import Prior, WithPrior, localize_with_prior
 from .queries import Correspondences, Localization, Query, RigLocalization, RigQuery
 from .rigs import solve_rig
+from .tracking import track
 from .view import MOST_POINTS, View, most_plausible, points_of_images, view_from
 
 __all__ = ["Correspondences", "Localization", "Localizer", "Query", "RigLocalization", "RigQuery"]
@@ -301,11 +304,15 @@ class Localizer:
     def match_direct(self, features: ImageFeatures) -> list[Matches]:
         """Matches without retrieval: with each of the images that ``match_whole_map`` votes for."""
         found = self.match_whole_map(features)
-        if self._seen_by is None:
-            with self._decoding:
-                self._seen_by = self.map.visibility.transpose()[0]
-        images = voted_images(found.pairs[:, 1], self._seen_by)
+        images = voted_images(found.pairs[:, 1], self._images_of_points())
         return self.match(features, images)
+
+    def _images_of_points(self) -> Visibility:
+        """The map's points by the images that see them."""
+        with self._decoding:
+            if self._seen_by is None:
+                self._seen_by = self.map.visibility.transpose()[0]
+        return self._seen_by
 
     def _is_mutual(self) -> bool:
         """Whether matches are mutual nearest neighbours and nothing else is asked of them."""
@@ -439,6 +446,40 @@ class Localizer:
         """
         query = _in_camera(query)
         return self.solve(query, self._match_query(query))
+
+    def localize_with_prior(self, query: Query, prior: Prior) -> WithPrior:
+        """Localize a query of which something is known; see ``priors``.
+
+        Raises:
+            InputError: as ``localize``; or the prior is impossible.
+        """
+        prior.check()
+        least = partial(self._least, query.camera)
+        return localize_with_prior(self.map, query, prior, self.localize, least)
+
+    def track(self, frames: Iterable[Query]) -> Iterator[Localization]:
+        """Localize the frames of a sequence, each with what the last one saw; see ``tracking``.
+
+        Raises:
+            InputError: as ``localize``.
+        """
+        camera: pycolmap.Camera | None = None
+
+        def localize(query: Query) -> Localization:
+            nonlocal camera
+            camera = query.camera
+            return self.localize(query)
+
+        def least(outcome: Localization) -> int:
+            assert camera is not None  # of the frame that was localized last
+            return self._least(camera, outcome)
+
+        return track(frames, localize, least, self._images_of_points())
+
+    def _least(self, camera: pycolmap.Camera, outcome: Localization) -> int:
+        """Inliers that a pose needs, by default: also where every pose is taken."""
+        count = len(outcome.correspondences)
+        return least_inliers(count, camera, self.options, self.min_inliers or LEAST_INLIERS)
 
     def localize_rig(self, rig: RigQuery) -> RigLocalization:
         """Match the images of a rig, and estimate one pose from all of them.
