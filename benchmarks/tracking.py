@@ -5,9 +5,9 @@
 Every second image of south-building, in the order in which they were taken, is held out of the map
 (``planning.holdout``) and is a frame; ``pq``, 8 bytes. ``alone`` localizes each with the 20
 images retrieved by its global descriptor, or with the whole map; ``track`` is ``Localizer.track``
-with the same to fall back on. One thread; milliseconds are the processor's, of matching and pose, the median over
-rounds of the mean over frames, alone and tracked in turns. ``full`` counts frames that were also
-localized as if alone.
+with the same to fall back on. One thread; milliseconds are the processor's, of matching and pose,
+the median over rounds of the mean over frames, alone and tracked in turns. ``full`` counts frames
+that were also localized as if alone.
 """
 
 import argparse
