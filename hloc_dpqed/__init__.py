@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from .errors import InputError
     from .hloc_bridge.feature_store import FeatureStore
     from .localization.localizer import Localizer, Query, RigQuery
+    from .localization.priors import Prior
 
 __all__ = [
     "CompressedMap",
     "FeatureStore",
     "InputError",
     "Localizer",
+    "Prior",
     "Query",
     "RigQuery",
     "__version__",
@@ -37,6 +39,7 @@ _HOMES = {
     "FeatureStore": "hloc_bridge.feature_store",
     "InputError": "errors",
     "Localizer": "localization.localizer",
+    "Prior": "localization.priors",
     "Query": "localization.localizer",
     "RigQuery": "localization.localizer",
     "load": "api",

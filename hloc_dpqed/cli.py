@@ -356,6 +356,11 @@ def _add_localize(sub: argparse.ArgumentParser) -> None:
         help="of a pose, and more where chance gives some; 0 takes every pose, as hloc does",
     )
     sub.add_argument(
+        "--estimate_focal",
+        action="store_true",
+        help="focal lengths are not known: estimate them with the poses",
+    )
+    sub.add_argument(
         "--min_confidence",
         metavar="P@T/R",
         help="such as 0.9@0.25/2: leave out poses that are less probably this right",

@@ -23,6 +23,7 @@ from .io.same_image import features_for_camera, scaling
 from .libraries import torch
 from .localization.confidence import Calibration
 from .localization.doubt import LeastConfidence, without_doubtful
+from .localization.intrinsics import check_estimate_focal
 from .localization.localizer import Localization, Localizer, Query, RigLocalization, RigQuery
 from .localization.pose import check_min_inliers, check_pose_estimator
 from .localization.records import query_totals, record_of, rig_records, rig_totals, write_logs
@@ -76,6 +77,7 @@ def main(
     extractor: str | None = None,
     extractor_weights: Path | None = None,
     min_confidence: str | None = None,
+    estimate_focal: bool = False,
 ) -> dict[str, Any]:
     """Localize all queries and write hloc's result file.
 
@@ -132,6 +134,8 @@ def main(
         extractor, extractor_weights: instead of what the map says; see ``map.main``.
         min_confidence: such as ``0.9@0.25/2``: a pose that is less probably within these map units
             and degrees is left out and counted as doubtful; of a map with a calibration.
+        estimate_focal: the focal lengths of ``queries`` are not known: each is estimated with the
+            pose. Photos whose EXIF tells none are taken.
 
     Returns:
         The figures of ``localize --json`` (docs/cli.md).
@@ -156,11 +160,12 @@ def main(
         check_output(path)
         refuse_existing(path, overwrite)
     least_sure = None if min_confidence is None else LeastConfidence.parse(min_confidence)
+    check_estimate_focal(estimate_focal, pose_estimator, rigs is not None)
     used_threads = set_num_threads(threads)
     if images is not None:
         from .mapping.photos import photo_queries
 
-        query_list = photo_queries(Path(images), queries, camera)
+        query_list = photo_queries(Path(images), queries, camera, guess=estimate_focal)
         if retrieval is None and global_features is None:
             retrieval = "none"
     elif queries is None or features is None:
@@ -191,6 +196,7 @@ def main(
         "pose_estimator": pose_estimator,
         "config": config,
         "min_inliers": min_inliers,
+        "estimate_focal": estimate_focal,
         "seed": seed,
     }
     localizer = Localizer(compressed, matcher_weights=matcher_weights, device=device, **options)

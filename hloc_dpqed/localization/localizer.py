@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +34,7 @@ from ..scene.visibility import Visibility
 from ..threads import check_device, get_num_threads, single_threaded, team, workers
 from .confidence import coverage, evidence_of
 from .direct import EXACT_POINTS, PointIndex, mutual_matches, voted_images
+from .intrinsics import check_estimate_focal, copy_camera, has_focal, with_free_focal
 from .pose import (
     check_min_inliers,
     check_pose_estimator,
@@ -42,8 +44,10 @@ from .pose import (
     least_inliers,
     query_seed,
 )
+from .priors import Prior, WithPrior, localize_with_prior
 from .queries import Correspondences, Localization, Query, RigLocalization, RigQuery
 from .rigs import solve_rig
+from .tracking import track
 from .view import MOST_POINTS, View, most_plausible, points_of_images, view_from
 
 if TYPE_CHECKING:
@@ -80,6 +84,8 @@ class Localizer:
         config: hloc's ``estimation`` and ``refinement`` options of pycolmap.
         min_inliers: of a pose that is believed, see ``pose.least_inliers``; 0 believes every pose,
             as hloc does.
+        estimate_focal: the focal lengths of the queries are not known, and estimated with each
+            pose (``Localization.camera``).
         seed: of RANSAC, mixed with each query's name.
         device: torch device of the matching.
         memory_limit: bytes; the descriptors are decoded once, at the first query, where they fit,
@@ -101,6 +107,7 @@ class Localizer:
         pose_estimator: str = "pycolmap",
         config: dict[str, Any] | None = None,
         min_inliers: int = LEAST_INLIERS,
+        estimate_focal: bool = False,
         seed: int = 0,
         device: str = "cpu",
         memory_limit: int = 1 << 30,
@@ -128,6 +135,10 @@ class Localizer:
         check_pose_estimator(pose_estimator)
         self.pose_estimator = pose_estimator
         self.options = estimation_options(ransac_thresh, config)
+        check_estimate_focal(estimate_focal, pose_estimator, rigs=False)
+        self.estimate_focal = estimate_focal
+        if estimate_focal:
+            self.options = with_free_focal(self.options)
         check_min_inliers(min_inliers)
         self.min_inliers = min_inliers
         self.seed = seed
@@ -303,11 +314,15 @@ class Localizer:
     def match_direct(self, features: ImageFeatures) -> list[Matches]:
         """Matches without retrieval: with each of the images that ``match_whole_map`` votes for."""
         found = self.match_whole_map(features)
-        if self._seen_by is None:
-            with self._decoding:
-                self._seen_by = self.map.visibility.transpose()[0]
-        images = voted_images(found.pairs[:, 1], self._seen_by)
+        images = voted_images(found.pairs[:, 1], self._images_of_points())
         return self.match(features, images)
+
+    def _images_of_points(self) -> Visibility:
+        """The map's points by the images that see them."""
+        with self._decoding:
+            if self._seen_by is None:
+                self._seen_by = self.map.visibility.transpose()[0]
+        return self._seen_by
 
     def _is_mutual(self) -> bool:
         """Whether matches are mutual nearest neighbours and nothing else is asked of them."""
@@ -398,10 +413,13 @@ class Localizer:
         best: Localization | None = None
         for group in groups:
             found = Correspondences.collect([matches[k] for k in group], self.map.num_points)
+            camera = copy_camera(query.camera) if self.estimate_focal else query.camera
             answer = self._estimate(
-                found, query.features, query.camera, query_seed(self.seed, query.name)
+                found, query.features, camera, query_seed(self.seed, query.name)
             )
-            believed = self._believed(answer, found, query.camera)
+            believed = self._believed(answer, found, camera)
+            if self.estimate_focal and not has_focal(camera):
+                believed = False
             used = [images[k] for k in group] if images else []
             if answer is None:
                 outcome = Localization(query.name, None, 0, np.zeros(len(found), bool), found, used)
@@ -420,6 +438,7 @@ class Localizer:
                     rejected=not believed,
                     covariance=answer["covariance"] if believed else None,
                     evidence=evidence if believed else None,
+                    camera=camera if self.estimate_focal and believed else None,
                 )
             # A group of few matches may be believed where one of more inliers is not.
             rank = (believed, outcome.num_inliers)
@@ -441,6 +460,40 @@ class Localizer:
         query = _in_camera(query)
         return self.solve(query, self._match_query(query))
 
+    def localize_with_prior(self, query: Query, prior: Prior) -> WithPrior:
+        """Localize a query of which something is known; see ``priors``.
+
+        Raises:
+            InputError: as ``localize``; or the prior is impossible.
+        """
+        prior.check()
+        least = partial(self._least, query.camera)
+        return localize_with_prior(self.map, query, prior, self.localize, least)
+
+    def track(self, frames: Iterable[Query]) -> Iterator[Localization]:
+        """Localize the frames of a sequence, each with what the last one saw; see ``tracking``.
+
+        Raises:
+            InputError: as ``localize``.
+        """
+        camera: pycolmap.Camera | None = None
+
+        def localize(query: Query) -> Localization:
+            nonlocal camera
+            camera = query.camera
+            return self.localize(query)
+
+        def least(outcome: Localization) -> int:
+            assert camera is not None  # of the frame that was localized last
+            return self._least(camera, outcome)
+
+        return track(frames, localize, least, self._images_of_points())
+
+    def _least(self, camera: pycolmap.Camera, outcome: Localization) -> int:
+        """Inliers that a pose needs, by default: also where every pose is taken."""
+        count = len(outcome.correspondences)
+        return least_inliers(count, camera, self.options, self.min_inliers or LEAST_INLIERS)
+
     def localize_rig(self, rig: RigQuery) -> RigLocalization:
         """Match the images of a rig, and estimate one pose from all of them.
 
@@ -449,6 +502,7 @@ class Localizer:
         Raises:
             InputError: as ``localize``.
         """
+        check_estimate_focal(self.estimate_focal, self.pose_estimator, rigs=True)
         rig = replace(rig, queries=[_in_camera(query) for query in rig.queries])
         alone = [self.solve(query, self._match_query(query)) for query in rig.queries]
         how = (self.options, self.min_inliers, query_seed(self.seed, rig.name), self.pose_estimator)

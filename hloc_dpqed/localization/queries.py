@@ -76,6 +76,7 @@ class Localization:
             (map units, along the map's axes), see ``confidence.covariance_in_map``; None without a
             pose.
         evidence: what tells how sure the pose is; None without a pose.
+        camera: with the focal length that was estimated with the pose; None where it was known.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Localization:
     doubtful: bool = False
     covariance: np.ndarray | None = None
     evidence: Evidence | None = None
+    camera: pycolmap.Camera | None = None
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ def record_of(
         "rejected": outcome.rejected,
         "doubtful": outcome.doubtful,
         "covariance": None if outcome.covariance is None else outcome.covariance.tolist(),
+        "params": None if outcome.camera is None else outcome.camera.params.tolist(),
         "evidence": None if outcome.evidence is None else asdict(outcome.evidence),
     }
     if with_matches:

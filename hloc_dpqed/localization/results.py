@@ -15,6 +15,7 @@ from ..io.features import ImageFeatures
 from ..maps.compressed import CompressedMap
 from ..scene.projection import camera_centre
 from .confidence import Calibration, Evidence
+from .intrinsics import copy_camera
 from .records import MATCHED
 from .registered import Registered, registered_model
 
@@ -85,7 +86,7 @@ def json_lines(
                 "model": camera.model.name,
                 "width": camera.width,
                 "height": camera.height,
-                "params": camera.params.tolist(),
+                "params": record.get("params") or camera.params.tolist(),
             },
         }
         yield json.dumps(line) + "\n"
@@ -141,9 +142,13 @@ def write_model(
 
     def registered(record: dict[str, Any]) -> Registered:
         kept = np.array(record["inliers"], np.int64)
+        camera = cameras[record["name"]]
+        if record["params"] is not None:
+            camera = copy_camera(camera)
+            camera.params = record["params"]
         return Registered(
             record["name"],
-            cameras[record["name"]],
+            camera,
             np.array(record["cam_from_world"]),
             # hloc's keypoints have pixel centres at integers, COLMAP's at +0.5.
             read(record["name"]).keypoints.astype(np.float64) + 0.5,

@@ -142,7 +142,10 @@ def check_size(path: Path, photo: pycolmap.Camera, camera: pycolmap.Camera, whos
 
 
 def photo_queries(
-    folder: Path, queries: Path | None = None, camera: str | None = None
+    folder: Path,
+    queries: Path | None = None,
+    camera: str | None = None,
+    guess: bool = False,
 ) -> list[tuple[str, pycolmap.Camera]]:
     """Names and cameras of photos to localize.
 
@@ -150,6 +153,7 @@ def photo_queries(
         folder: of the photos.
         queries: hloc's query list, of the photos that are queries; all are by default.
         camera: see ``parse_camera``; of all photos.
+        guess: take a guess of COLMAP's where nothing tells a focal length.
 
     Raises:
         InputError: no photo, one that the list names is missing or has another size than its
@@ -165,13 +169,14 @@ def photo_queries(
     known = None if camera is None else parse_camera(camera)
     found = []
     for name in list_photos(folder):
-        guess, told = exif_camera(folder / name)
+        own, told = exif_camera(folder / name)
         if known is not None:
-            check_size(folder / name, guess, known, "--camera")
-        elif not told:
+            check_size(folder / name, own, known, "--camera")
+        elif not told and not guess:
             raise InputError(
                 f"{folder / name}: its EXIF tells no focal length; pass --camera MODEL WIDTH "
-                "HEIGHT PARAMS... of all photos, or --queries LIST with the intrinsics of each"
+                "HEIGHT PARAMS... of all photos, --queries LIST with the intrinsics of each, or "
+                "--estimate_focal"
             )
-        found.append((name, guess if known is None else known))
+        found.append((name, own if known is None else known))
     return found

@@ -1,0 +1,53 @@
+"""Queries whose focal length is not known: it is estimated with the pose.
+
+pycolmap's minimal solver is P4Pf (Larsson, Kukelova and Zheng, "Making Minimal Solvers for Absolute
+Pose Estimation Compact and Robust", ICCV 2017), which does not look at the camera's own focal
+length; the refinement then holds it free. The principal point and the distortion stay as given.
+"""
+
+from typing import Any
+
+import pycolmap
+
+from ..errors import InputError
+
+
+def check_estimate_focal(estimate_focal: bool, pose_estimator: str, rigs: bool) -> None:
+    """Check what the estimation of a focal length goes together with.
+
+    Raises:
+        InputError: poselib, or rigs, whose cameras are calibrated.
+    """
+    if estimate_focal and pose_estimator != "pycolmap":
+        raise InputError("--estimate_focal: needs --pose_estimator pycolmap")
+    if estimate_focal and rigs:
+        raise InputError("--estimate_focal: excludes --rigs, whose cameras are calibrated")
+
+
+def with_free_focal(options: dict[str, Any]) -> dict[str, Any]:
+    """``pose.estimation_options`` that estimate the focal length of the camera they are given.
+
+    pycolmap writes it into that camera: pass a copy.
+    """
+    return {
+        "estimation": {**options["estimation"], "estimate_focal_length": True},
+        "refinement": {**options["refinement"], "refine_focal_length": True},
+    }
+
+
+def copy_camera(camera: pycolmap.Camera) -> pycolmap.Camera:
+    """A camera of its own with the same intrinsics."""
+    return pycolmap.Camera(
+        model=camera.model.name,
+        width=camera.width,
+        height=camera.height,
+        params=camera.params,
+    )
+
+
+def has_focal(camera: pycolmap.Camera) -> bool:
+    """Whether the camera's focal length is one that an image of its size may have.
+
+    A quarter of the longer side is a view of 127 degrees, 20 times it one of 3.
+    """
+    return 0.25 <= camera.mean_focal_length() / max(camera.width, camera.height) <= 20
