@@ -468,3 +468,21 @@ def test_nothing_is_written_to_the_database(scene, database, tmp_path):
     compress.main(scene.sfm, path, tmp_path / "m.dpqed", codec="none", progress=False)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
     assert list(folder.iterdir()) == [path]
+
+
+def test_an_image_that_is_not_there(tmp_path):
+    scene = make_scene(tmp_path, num_points=40)
+    path = scene_database(scene, tmp_path / "database.db")
+    with open_features(path) as file:
+        for ask in (file.read, file.camera, file.image_size):
+            with pytest.raises(InputError, match="not in the COLMAP database"):
+                ask("nowhere.jpg")
+
+
+def test_a_camera_of_damaged_parameters(tmp_path):
+    scene = make_scene(tmp_path, num_points=40)
+    path = scene_database(scene, tmp_path / "database.db")
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE cameras SET params = x'00'")
+    with open_features(path) as file, pytest.raises(InputError, match="parameters are damaged"):
+        file.camera(scene.db_names[0])

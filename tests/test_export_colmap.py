@@ -13,7 +13,7 @@ from hloc_dpqed import compress, export, map as mapping
 from hloc_dpqed.cli import main as cli
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.evaluation.pose_errors import pose_error
-from hloc_dpqed.io.colmap_export import check_exportable, sift_bytes
+from hloc_dpqed.io.colmap_export import check_exportable, sift_bytes, write_database
 from hloc_dpqed.io.features import open_features
 from hloc_dpqed.io.lists import read_poses
 from hloc_dpqed.io.model import load_reconstruction, read_observations, read_reference
@@ -152,3 +152,22 @@ def test_an_earlier_export_is_replaced_only_when_told(yard, exported, tmp_path):
     with pytest.raises(InputError, match="holds other than"):
         export.main(yard / "export.dpqed", output, progress=False, overwrite=True)
     assert SIZE == (480, 360)
+
+
+@pytest.mark.skipif(not TYPED, reason="pycolmap before 4.0 has no types of descriptors")
+def test_descriptors_of_another_type_are_written_as_they_are(yard, exported, tmp_path):  # noqa: F811
+    model = load_reconstruction(exported / "sparse")
+    rng = np.random.default_rng(0)
+    written = {}
+    for image in model.images.values():
+        rows = rng.normal(size=(len(image.points2D), 128)).astype(np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        written[image.name] = (np.array([p.xy for p in image.points2D], np.float32), rows)
+    features = [(i, *written[image.name]) for i, image in model.images.items()]
+    write_database(tmp_path / "database.db", model, features, "ALIKED_N32")
+    with open_features(tmp_path / "database.db") as file:
+        assert file.extractor() == "COLMAP's ALIKED_N32"
+        for name, (keypoints, rows) in written.items():
+            read = file.read(name)
+            np.testing.assert_allclose(read.descriptors, rows, atol=1e-6)
+            np.testing.assert_allclose(read.keypoints, keypoints - 0.5, atol=1e-3)

@@ -10,8 +10,10 @@ from synthetic import make_scene
 
 from hloc_dpqed.codecs import fit_codec
 from hloc_dpqed.codecs.file import codec_hash
+from hloc_dpqed.codecs.none import NoneCodec
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.model import read_observations, read_reference
+from hloc_dpqed.maps.compressed import GlobalDescriptors
 from hloc_dpqed.maps.join import common_parts, merge_maps
 from hloc_dpqed.scene.visibility import Visibility
 
@@ -172,3 +174,47 @@ def test_cameras_are_kept_apart(maps):
             own = b.cameras[b.camera_index[b.image_names.index(name)]]
             kept = merged.cameras[merged.camera_index[merged.image_names.index(name)]]
             assert kept.params.tolist() == own.params.tolist()
+
+
+def with_globals(compressed, seed: int, dim: int = 6):
+    codec = NoneCodec(dim)
+    rows = np.random.default_rng(seed).normal(size=(compressed.num_images, dim))
+    return replace(compressed, global_descriptors=GlobalDescriptors(codec, codec.encode(rows)))
+
+
+def test_global_descriptors_of_both_are_kept(maps):
+    a, b = with_globals(maps[0], 0), with_globals(maps[1], 1)
+    one, other = merge_maps(a, b).global_descriptors, merge_maps(b, a).global_descriptors
+    np.testing.assert_array_equal(one.codes, other.codes)
+    merged = merge_maps(a, b)
+    for part in (a, b):
+        alone = set(part.image_names) - set(b.image_names if part is a else a.image_names)
+        assert alone
+        for name in alone:
+            np.testing.assert_array_equal(
+                one.codes[merged.image_names.index(name)],
+                part.global_descriptors.codes[part.image_names.index(name)],
+            )
+
+
+def test_global_descriptors_that_differ_are_left_out_and_told(maps, caplog):
+    for other in (maps[1], with_globals(maps[1], 1, dim=8)):
+        caplog.clear()
+        assert merge_maps(with_globals(maps[0], 0), other).global_descriptors is None
+        assert "left out" in caplog.text
+
+
+def test_a_code_for_each_observation_is_not_joined(maps):
+    with pytest.raises(InputError, match="for each observation"):
+        merge_maps(maps[0], replace(maps[1], granularity="observation"))
+
+
+def test_an_image_that_sees_nothing_says_nothing(maps):
+    """Of the common images one may have lost all of its points in a map."""
+    a = maps[0]
+    common = sorted(set(a.image_names) & set(maps[1].image_names))
+    row = a.image_names.index(common[0])
+    lists = [a.visibility[i] if i != row else a.visibility[i][:0] for i in range(a.num_images)]
+    emptied = replace(a, visibility=Visibility.from_lists(lists, a.num_points))
+    found = common_parts(emptied, maps[1])
+    assert 0 < len(found.points) <= len(common_parts(a, maps[1]).points)

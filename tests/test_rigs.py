@@ -391,6 +391,40 @@ def test_wrong_files_are_told_in_one_line(tmp_path, content, told):
     assert "\n" not in str(error.value) and "rigs.json" in str(error.value)
 
 
+POSE = "1, 0, 0, 0, 0, 0, 0"
+RIGS = f"r, a, {POSE}\nr, b, {POSE}\n"
+
+
+@pytest.mark.parametrize(
+    ("rigs", "images", "told"),
+    [
+        ("r, a, 1, 0, 0, 0\n", "1, a, x.jpg\n", "rigs.txt:1: expected `rig, sensor"),
+        (f"{RIGS}q, a, {POSE}\n", "1, a, x.jpg\n", "rigs.txt:3: sensor 'a' comes twice"),
+        (RIGS, "1, a, x.jpg, y\n", "images.txt:1: expected `timestamp"),
+        (RIGS, "1, c, x.jpg\n", "no query is in a frame"),
+    ],
+)
+def test_wrong_files_of_lamar_are_told_in_one_line(tmp_path, rigs, images, told):
+    (tmp_path / "rigs.txt").write_text(rigs)
+    (tmp_path / "images.txt").write_text(images)
+    with pytest.raises(InputError, match=told) as error:
+        read_rigs(tmp_path, ["s/x.jpg"])
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_without_rigs_and_frames_of_one_name_are_told(scene, tmp_path):
+    with pytest.raises(InputError, match="no rig of several cameras"):
+        read_rigs(scene.sfm, list(scene.db_names))
+    path = tmp_path / "rigs.json"
+    rig = [CAMERA | {"image_prefix": "x/a"}, OTHER | {"image_prefix": "x/b"}]
+    path.write_text(json.dumps([{"cameras": rig}]))
+    with pytest.raises(InputError, match="two frames would have the name"):
+        read_rigs(path, ["x/a/1", "x/b/1", "x/a1"])
+    with pytest.raises(InputError, match="rig 0 has no list"):
+        path.write_text(json.dumps([3]))
+        read_rigs(path, ["x"])
+
+
 def test_rigs_without_a_common_folder_have_numbers(tmp_path):
     path = tmp_path / "rigs.json"
     second = [CAMERA | {"image_prefix": "c"}, OTHER | {"image_prefix": "d"}]
