@@ -442,7 +442,8 @@ def test_superpoint_is_that_of_the_feature_file(fountain, tmp_path):
     assert abs(len(one.keypoints) - len(two.keypoints)) < 0.02 * len(two.keypoints)
     distance = np.abs(one.keypoints[:, None] - two.keypoints[None]).sum(2)
     same, row = distance.min(1) == 0, distance.argmin(1)
-    assert same.mean() > 0.9
+    # 0.84 with pycolmap 3.13, which reads JPEG to other greys than 4.2.
+    assert same.mean() > 0.8
     assert (one.descriptors * two.descriptors[row]).sum(1)[same].min() > 0.99
     np.testing.assert_allclose(one.scores[same], two.scores[row][same], atol=0.06)
 
