@@ -442,9 +442,11 @@ def test_superpoint_is_that_of_the_feature_file(fountain, tmp_path):
     assert abs(len(one.keypoints) - len(two.keypoints)) < 0.02 * len(two.keypoints)
     distance = np.abs(one.keypoints[:, None] - two.keypoints[None]).sum(2)
     same, row = distance.min(1) == 0, distance.argmin(1)
-    # With pycolmap 3.13, whose greys of a JPEG are up to 4 apart from those of 4.2: 0.84, and 0.975.
-    assert same.mean() > 0.8
-    assert (one.descriptors * two.descriptors[row]).sum(1)[same].min() > 0.97
+    similarity = (one.descriptors * two.descriptors[row]).sum(1)[same]
+    if not hasattr(pycolmap, "FeatureDescriptors"):  # 3.13: a JPEG's greys are up to 4 apart
+        assert same.mean() > 0.8 and np.median(similarity) > 0.99
+        return
+    assert same.mean() > 0.9 and similarity.min() > 0.99
     np.testing.assert_allclose(one.scores[same], two.scores[row][same], atol=0.06)
 
 
