@@ -397,6 +397,9 @@ def _of_hloc(
                 yield name, file.read(name)
 
 
+_OF_KORNIA = {"aliked": "ALIKED", "disk": "DISK", "xfeat": "XFeat"}
+
+
 def _kornia(name: str) -> Any:
     try:
         import kornia.feature
@@ -404,6 +407,10 @@ def _kornia(name: str) -> Any:
         raise InputError(
             f"--extractor {name} needs kornia: pip install kornia ({error})"
         ) from error
+    if not hasattr(kornia.feature, _OF_KORNIA[name]):
+        raise InputError(
+            f"--extractor {name}: kornia {kornia.__version__} has no {_OF_KORNIA[name]}; upgrade it"
+        )
     return kornia.feature
 
 
