@@ -1,10 +1,12 @@
 """The document describes the files: an independent reader, and files of released versions."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from grown_maps import map_of
 from independent_reader import read
 from mapfile_maps import make_map
 
@@ -12,7 +14,6 @@ from hloc_dpqed.codecs import fit_codec
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.mapfile import canonical_map, map_info, read_map, write_map
 from hloc_dpqed.maps.compressed import CompressedMap
-from hloc_dpqed.scene.reference import mean_scores
 
 DATA = Path(__file__).parent / "data"
 
@@ -51,22 +52,10 @@ def test_independent_reader(tmp_path, options, canonical):
 def compress_scene(scene: Path, code_bytes: int = 4) -> CompressedMap:
     """All points of a real scene with the plainest codec, in the file's order."""
     reference = read_reference(scene / "sfm")
-    observations = read_observations(reference, scene / "feats-superpoint.h5")
+    features = scene / "feats-superpoint.h5"
+    observations = read_observations(reference, features)
     codec = fit_codec("pq", observations, code_bytes)
-    return canonical_map(
-        CompressedMap(
-            image_names=reference.image_names,
-            cameras=reference.cameras,
-            camera_index=reference.camera_index,
-            cam_from_world=reference.cam_from_world,
-            xyz=reference.xyz,
-            visibility=reference.visibility,
-            granularity="point",
-            codec=codec,
-            codes=codec.encode_points(observations),
-            scores=mean_scores(observations),
-        )
-    )
+    return canonical_map(replace(map_of(reference, features, codec), codec_hash=None, metadata={}))
 
 
 def test_independent_reader_on_a_real_scene(fountain, tmp_path):

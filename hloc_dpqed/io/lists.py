@@ -262,13 +262,15 @@ def _numbers_behind(lines: Sequence[str]) -> int:
     Of the whole file: a single line's numbers may have that length by chance.
     """
     units = [0, 0, 0]
-    for line in lines:
-        for behind in range(len(units)):
+    for behind in range(len(units)):
+        for line in lines:
             words = line.rsplit(maxsplit=7 + behind)
             with contextlib.suppress(ValueError):
                 quat = np.array(words[1:], float)[:4]
                 if len(words) == 8 + behind and abs(np.linalg.norm(quat) - 1) < 1e-3:
                     units[behind] += 1
+        if units[behind] == len(lines):  # as hloc writes them: none is better
+            return behind
     return int(np.argmax(units))
 
 
