@@ -54,12 +54,13 @@ from hloc_dpqed.threads import set_num_threads
 from hloc_dpqed.training.sharpen import with_sharpened_targets
 
 LIMIT = (0.05, 1.0)  # map units and degrees
+COARSE = (0.25, 2.0)  # of the recall that tells whether a map of few points still works
 CLEAN = "clean"
 STORES = ["none:0:observation", "none:0"]
 STORES += [f"{codec}:{size}" for codec in ("pq", "dpqed", "drqed") for size in (2, 4, 8)]
 BUDGETS = ["0.3", "0.1", "0.03", "0.01"]
 FOLDS = {"fountain-P11": 7, "castle-P30": 5, "south-building": 4}
-STATISTICS = ("recall", "correct", "precision", "keypoints")
+STATISTICS = ("recall", "coarse", "correct", "precision", "keypoints")
 
 
 class Problem:
@@ -388,8 +389,9 @@ class Figures:
             columns["precision"].append(correct / np.maximum(matched, 1))
             keypoints = np.concatenate([cell["keypoints"] for cell in cells]).astype(float)
             columns["keypoints"].append(keypoints)
-            good = (errors[..., 0] < LIMIT[0]) & (errors[..., 1] < LIMIT[1])
-            columns["recall"].append(good.mean(1))
+            for statistic, (translation, rotation) in (("recall", LIMIT), ("coarse", COARSE)):
+                good = (errors[..., 0] < translation) & (errors[..., 1] < rotation)
+                columns[statistic].append(good.mean(1))
         self.values = {name: np.mean(column, axis=0) for name, column in columns.items()}
         self.points = sum(cell["points"] for cell in seeds[0])
 
@@ -459,7 +461,7 @@ def verdict(low: float, high: float, slack: float) -> str:
 def compared(ours: Figures, theirs: Figures, statistic: str) -> str:
     """Mean difference, interval and verdict; 5 % of recall, or of the other's mean, is slack."""
     mean, low, high = interval(ours, theirs, statistic)
-    slack = 0.05 if statistic == "recall" else 0.05 * theirs.mean(statistic)
+    slack = 0.05 if statistic in ("recall", "coarse") else 0.05 * theirs.mean(statistic)
     digits = 0 if statistic in ("correct", "keypoints") else 3
     mark = verdict(low, high, slack)
     return f"{mean:+.{digits}f} ({low:+.{digits}f} .. {high:+.{digits}f}) `{mark}`"
@@ -533,41 +535,47 @@ def print_files(
 
 
 def print_selectors(results: dict[str, dict[tuple[str, str], Figures]], recipes: list[str]) -> None:
-    """Recall / correct / precision of each selector, and hybrid against the best other."""
+    """Figures of each selector, and hybrid against each other one."""
     methods = list(dict.fromkeys(m for own in results.values() for m, _ in own))
-    budgets = list(dict.fromkeys(b for own in results.values() for _, b in own))
-    print("\nRecall / correct matches / precision, the hard photos of each scene\n")
-    rows = []
-    for scene, own in results.items():
-        for budget in budgets:
-            rows.append([scene, budget, *(triple(own[m, budget].of(recipes)) for m in methods)])
+    budgets = sorted({b for own in results.values() for _, b in own}, key=float, reverse=True)
+
+    def four(figures: Figures) -> str:
+        return f"{figures.mean('recall'):.2f} / {figures.mean('coarse'):.2f} / " + (
+            f"{figures.mean('correct'):.0f} / {figures.mean('precision'):.2f}"
+        )
+
+    print("\nRecall / recall at 0.25/2 / correct matches / precision, the hard photos of a scene\n")
     pooled = {
         (m, budget): joined([own[m, budget].of(recipes) for own in results.values()])
         for m in methods
         for budget in budgets
     }
-    rows += [["all", b, *(triple(pooled[m, b]) for m in methods)] for b in budgets]
+    rows = [
+        [scene, budget, *(four(own[m, budget].of(recipes)) for m in methods)]
+        for scene, own in results.items()
+        for budget in budgets
+    ]
+    rows += [["all", b, *(four(pooled[m, b]) for m in methods)] for b in budgets]
     print_table(["scene", "points", *methods], rows)
-    print("\nRecall on each recipe, all scenes\n")
+    print("\nRecall / recall at 0.25/2 of each recipe, all scenes\n")
     rows = []
     for recipe in (CLEAN, *recipes):
         for budget in budgets:
             own = [joined([r[m, budget].of([recipe]) for r in results.values()]) for m in methods]
-            rows.append([recipe, budget, *(f"{figures.mean('recall'):.3f}" for figures in own)])
+            cells = (f"{f.mean('recall'):.2f} / {f.mean('coarse'):.2f}" for f in own)
+            rows.append([recipe, budget, *cells])
     print_table(["recipe", "points", *methods], rows)
     if "hybrid" not in methods:
         return
     print("\nhybrid minus each other, the hard photos of all scenes, 95 % interval\n")
-    rows = []
-    for budget in budgets:
-        for method in methods:
-            if method == "hybrid":
-                continue
-            a, b = pooled["hybrid", budget], pooled[method, budget]
-            rows.append(
-                [budget, method, *(compared(a, b, s) for s in ("recall", "correct", "precision"))]
-            )
-    print_table(["points", "method", "recall", "correct", "precision"], rows)
+    shown = ("recall", "coarse", "correct", "precision")
+    rows = [
+        [budget, m, *(compared(pooled["hybrid", budget], pooled[m, budget], s) for s in shown)]
+        for budget in budgets
+        for m in methods
+        if m != "hybrid"
+    ]
+    print_table(["points", "method", "recall", "recall at 0.25/2", *shown[2:]], rows)
 
 
 # --- the runs --------------------------------------------------------------------------------
