@@ -13,7 +13,7 @@ from hloc_dpqed.selection.hybrid import PRIOR, _Information, pose_jacobians, sel
 from hloc_dpqed.selection.statistics import could_see, reliability, survival, track_agreement
 
 
-def objective(problem, chance, matches, rows, pixel_noise=2.0):
+def objective(problem, chance, matches, rows, pixel_noise=2.0, crowd=0.0):
     """F by its definition: a log-determinant and a logarithm of matches for each image."""
     visibility = problem.visibility
     jacobian = pose_jacobians(problem, pixel_noise).astype(np.float64)
@@ -21,29 +21,41 @@ def objective(problem, chance, matches, rows, pixel_noise=2.0):
     for i in range(visibility.num_images):
         information = np.eye(6) / PRIOR
         expected = 1.0
+        cells = {}
+        camera = problem.cameras[problem.camera_index[i]]
         for k in range(visibility.indptr[i], visibility.indptr[i + 1]):
             if visibility.indices[k] in rows:
                 information += chance[visibility.indices[k]] * jacobian[k].T @ jacobian[k]
-                expected += chance[visibility.indices[k]]
+                point = visibility.indices[k]
+                if crowd:
+                    at = pycolmap.Rigid3d(problem.cam_from_world[i]) * problem.xyz[point]
+                    x, y = camera.img_from_cam(at)
+                    cell = int(4 * x / camera.width), int(4 * y / camera.height)
+                    cells[cell] = cells.get(cell, 0) + chance[point]
+                else:
+                    expected += chance[point]
+        expected += sum(crowd * np.log(1 + inside / crowd) for inside in cells.values())
         total += np.linalg.slogdet(information)[1] - 6 * np.log(1 / PRIOR)
         total += matches * np.log(expected)
     return total
 
 
-@pytest.mark.parametrize("matches", [0.0, 20.0])
+@pytest.mark.parametrize("matches, crowd", [(0.0, 0.0), (20.0, 0.0), (20.0, 1.0), (20.0, 3.0)])
 @pytest.mark.parametrize("seed", range(5))
-def test_equals_brute_force_greedy(seed, matches):
+def test_equals_brute_force_greedy(seed, matches, crowd):
     problem, _ = random_problem(seed, num_images=5, num_points=30)
     chance = np.random.default_rng(seed).uniform(0.2, 2, 30)
     chosen = []
     for _ in range(8):
-        value = objective(problem, chance, matches, set(chosen))
+        value = objective(problem, chance, matches, set(chosen), crowd=crowd)
         gains = [
-            -np.inf if p in chosen else objective(problem, chance, matches, {*chosen, p}) - value
+            -np.inf
+            if p in chosen
+            else objective(problem, chance, matches, {*chosen, p}, crowd=crowd) - value
             for p in range(30)
         ]
         chosen.append(int(np.argmax(gains)))
-    order = _Information(problem, chance, 2.0, matches).maximize(8, 1e-9)
+    order = _Information(problem, chance, 2.0, matches, crowd).maximize(8, 1e-9)
     assert order.tolist() == chosen
 
 
@@ -170,6 +182,7 @@ def test_every_image_gets_points_before_one_gets_many():
         {"tolerance": 0},
         {"sharpness": -1},
         {"matches": -1},
+        {"crowd": -1},
         {"pixel_noise": 0},
     ],
 )

@@ -16,6 +16,10 @@ expected matches, which RANSAC lives on: it asks for points that are found again
 so that an image with few points comes first. F is monotone and submodular, so that the greedy
 choice reaches at least 1 - 1/e of the best value, and it does not know the budget: the points have
 one order, and each budget keeps the head of it.
+
+With ``crowd`` = k, matches of one part of an image count less and less: in place of the sum of r_p
+stands the sum over the image's ``CELLS`` x ``CELLS`` cells of k log(1 + (sum of r_p in it) / k). A
+concave function of a monotone submodular one is submodular, so that all of the above stays true.
 """
 
 import numpy as np
@@ -26,6 +30,7 @@ from .base import SelectionProblem
 from .statistics import ranges
 
 PRIOR = 1e-2  # variance of the pose before any match: 0.1 radians, a tenth of the median depth
+CELLS = 4  # of a side of an image
 _CHUNK = 1 << 16  # observations at a time
 
 
@@ -47,6 +52,7 @@ def hybrid_order(
     seed: int = 0,
     sharpness: float = 1.5,
     matches: float = 20.0,
+    crowd: float = 0.0,
     pixel_noise: float = 2.0,
     tolerance: float = 0.05,
     progress: bool = False,
@@ -59,6 +65,7 @@ def hybrid_order(
         seed: not used, nothing is drawn.
         sharpness: power of the reliability in r_p, which is that times the survival.
         matches: c, the weight of the expected matches.
+        crowd: k of the module, in expected matches of the mean point; 0 counts all alike.
         pixel_noise: standard deviation of a keypoint in pixels.
         tolerance: each added point gains at least 1 - ``tolerance`` times the best one.
         progress: show a progress bar.
@@ -71,12 +78,12 @@ def hybrid_order(
     """
     if not (0 < tolerance < 1 and pixel_noise > 0):
         raise InputError("hybrid: expected 0 < tolerance < 1 and pixel_noise > 0")
-    if not (sharpness >= 0 and matches >= 0):
-        raise InputError("hybrid: expected sharpness >= 0 and matches >= 0")
+    if not (sharpness >= 0 and matches >= 0 and 0 <= crowd < np.inf):
+        raise InputError("hybrid: expected sharpness, matches and crowd >= 0")
     chance = problem.reliability**sharpness * problem.survival
     seen = problem.visibility.track_lengths() > 0
     chance = chance / max(chance[seen].mean(), 1e-12) if seen.any() else chance
-    information = _Information(problem, chance, pixel_noise, matches)
+    information = _Information(problem, chance, pixel_noise, matches, crowd)
     return information.maximize(min(num_points, problem.num_points), tolerance, progress)
 
 
@@ -84,7 +91,12 @@ class _Information:
     """The terms of F of all images and their greedy maximization."""
 
     def __init__(
-        self, problem: SelectionProblem, chance: np.ndarray, pixel_noise: float, matches: float
+        self,
+        problem: SelectionProblem,
+        chance: np.ndarray,
+        pixel_noise: float,
+        matches: float,
+        crowd: float = 0.0,
     ):
         visibility = problem.visibility
         by_point, order = visibility.transpose()
@@ -94,7 +106,10 @@ class _Information:
         self.weight = chance[points].astype(np.float32)
         self.jacobian = pose_jacobians(problem, pixel_noise)[order]
         self.covariance = np.repeat(PRIOR * np.eye(6)[None], visibility.num_images, 0)
+        self.cells = image_cells(problem)[order] if crowd else None
+        self.crowd = crowd
         self.expected = np.zeros(visibility.num_images)  # matches, without c
+        self.expected_in_cell = np.zeros(visibility.num_images * CELLS**2)
         self.matches = matches
 
     def gains(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -115,7 +130,7 @@ class _Information:
             m = j @ self.covariance[images] @ j.transpose(0, 2, 1) * weight[:, None, None]
             values[begin : begin + _CHUNK] = np.log(
                 (1 + m[:, 0, 0]) * (1 + m[:, 1, 1]) - m[:, 0, 1] * m[:, 1, 0]
-            ) + self.matches * np.log1p(weight / (1 + self.expected[images]))
+            ) + self.matches * np.log1p(self.counted(part, weight) / (1 + self.expected[images]))
         return np.bincount(own, values, minlength=len(points)), rows, own
 
     def add(self, rows: np.ndarray) -> None:
@@ -128,7 +143,16 @@ class _Information:
         inner = j @ cj + np.eye(2) / self.weight[rows, None, None]
         after = before - cj @ np.linalg.solve(inner, cj.transpose(0, 2, 1))
         self.covariance[images] = (after + after.transpose(0, 2, 1)) / 2
-        self.expected[images] += self.weight[rows]
+        self.expected[images] += self.counted(rows, self.weight[rows])
+        if self.cells is not None:
+            self.expected_in_cell[self.cells[rows]] += self.weight[rows]
+
+    def counted(self, rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """What expected matches add to their image: less in a cell that has many."""
+        if self.cells is None:
+            return weight
+        before = self.expected_in_cell[self.cells[rows]]
+        return self.crowd * np.log1p(weight / (self.crowd + before))
 
     def maximize(self, num_points: int, tolerance: float, progress: bool = False) -> np.ndarray:
         """The first ``num_points`` points of greedy maximization of F, in its order.
@@ -175,6 +199,29 @@ class _Information:
         bar.close()
         rest = np.flatnonzero(~taken)
         return np.concatenate([*parts, rest])[:num_points].astype(np.int64)
+
+
+def image_cells(problem: SelectionProblem) -> np.ndarray:
+    """Where each observation's point projects, in ``CELLS`` by ``CELLS`` cells of each image.
+
+    Returns:
+        (N,) int64 in the order of the visibility, below ``num_images * CELLS**2``; projections
+        beside the image count to the nearest cell.
+    """
+    visibility = problem.visibility
+    out = np.zeros(visibility.num_observations, np.int64)
+    for i in range(visibility.num_images):
+        points = visibility[i]
+        if len(points) == 0:
+            continue
+        pose = problem.cam_from_world[i]
+        camera = problem.cameras[problem.camera_index[i]]
+        in_camera = problem.xyz[points] @ pose[:, :3].T + pose[:, 3]
+        share = np.asarray(camera.img_from_cam(in_camera), np.float64)
+        share = np.nan_to_num(share / [camera.width, camera.height])  # not a number behind it
+        column, row = np.clip(share * CELLS, 0, CELLS - 1).astype(np.int64).T
+        out[visibility.indptr[i] : visibility.indptr[i + 1]] = (i * CELLS + row) * CELLS + column
+    return out
 
 
 def pose_jacobians(problem: SelectionProblem, pixel_noise: float) -> np.ndarray:
