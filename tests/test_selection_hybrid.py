@@ -3,13 +3,20 @@ import dataclasses
 import numpy as np
 import pycolmap
 import pytest
+from moved_maps import ECEF, TURN, moved_pose
 from selection_maps import problem_of, random_problem
 
 from hloc_dpqed.codecs import fit_codec
 from hloc_dpqed.codecs.none import NoneCodec
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.scene.reference import mean_descriptors
-from hloc_dpqed.selection.hybrid import PRIOR, _Information, pose_jacobians, select_hybrid
+from hloc_dpqed.selection.hybrid import (
+    PRIOR,
+    _Information,
+    image_cells,
+    pose_jacobians,
+    select_hybrid,
+)
 from hloc_dpqed.selection.statistics import could_see, reliability, survival, track_agreement
 
 
@@ -68,6 +75,29 @@ def test_tolerance_costs_no_more_than_it_says():
     ]
     assert values[1] > 0.99 * values[0]
     assert values[2] > 0.5 * values[0]
+
+
+def test_crowd_is_the_same_in_an_earth_centred_frame():
+    problem, _ = random_problem(3, num_images=6, num_points=200)
+    moved = dataclasses.replace(
+        problem,
+        xyz=problem.xyz @ TURN.T + ECEF,
+        cam_from_world=np.array([moved_pose(pose) for pose in problem.cam_from_world]),
+    )
+    for crowd in (0.0, 1.0):
+        rows = [select_hybrid(p, 40, crowd=crowd) for p in (problem, moved)]
+        np.testing.assert_array_equal(*rows)
+
+
+def test_crowd_takes_from_more_cells():
+    problem, _ = random_problem(4, num_images=4, num_points=400)
+    cells = image_cells(problem)
+    points = problem.visibility.indices
+    counts = [
+        len(np.unique(cells[np.isin(points, select_hybrid(problem, 60, crowd=crowd))]))
+        for crowd in (0.0, 1.0)
+    ]
+    assert counts[1] > counts[0]
 
 
 def test_jacobians_are_derivatives():
