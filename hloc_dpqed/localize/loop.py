@@ -1,0 +1,92 @@
+"""The loop over the queries: each outcome is kept in a file, where a later run continues."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+from tqdm import tqdm
+
+from .. import __version__
+from ..io.checkpoint import Checkpoint, run_key
+from ..io.features import LocalFeatures
+from ..libraries import torch
+from ..localization.confidence import Calibration
+from ..localization.doubt import LeastConfidence, without_doubtful
+from ..localization.localizer import Localizer
+from ..localization.queries import Localization, RigLocalization
+from ..localization.records import record_of
+from .inputs import Work, read_stream, rig_stream
+
+
+def key_of(
+    work: Work,
+    map_file: Path,
+    stamps: Sequence[Path],
+    options: dict[str, Any],
+    with_matches: bool,
+    min_confidence: str | None,
+) -> str:
+    """The key of all that the outcomes depend on, see ``io.checkpoint.run_key``.
+
+    Args:
+        work: the queries.
+        map_file: the map.
+        stamps: features and weights.
+        options: of the ``Localizer``.
+        with_matches: whether the records hold what was matched.
+        min_confidence: as asked for.
+    """
+    conf = {
+        "queries": [
+            [n, str(c.model.name), c.width, c.height, c.params.tolist()] for n, c in work.queries
+        ],
+        "retrieval": work.retrieved,
+        "options": options,
+        "matches": with_matches,
+        "min_confidence": min_confidence,
+        "rigs": None if work.frames is None else [f.described() for f in work.frames],
+        "versions": [
+            __version__,
+            pycolmap.__version__,
+            getattr(torch, "__version__", None),
+            np.__version__,
+        ],
+    }
+    return run_key([map_file], list(stamps), conf)
+
+
+def outcomes_of(
+    work: Work, localizer: Localizer, file: LocalFeatures, num_done: int
+) -> Iterator[Localization | RigLocalization]:
+    """The outcomes of queries or frames, in order, from the ``num_done``-th on."""
+    if work.frames is None:
+        rest = work.queries[num_done:]
+        yield from localizer.localize_many(read_stream(file, rest, localizer.map, work.retrieved))
+        return
+    left, cameras = work.frames[num_done:], dict(work.queries)
+    rest = [(name, cameras[name]) for frame in left for name in frame.images]
+    stream = read_stream(file, rest, localizer.map, work.retrieved)
+    yield from localizer.localize_rigs(rig_stream(left, stream))
+
+
+def localize_all(
+    work: Work,
+    localizer: Localizer,
+    file: LocalFeatures,
+    done: Checkpoint,
+    with_matches: bool,
+    calibration: Calibration | None,
+    least_sure: LeastConfidence | None,
+    progress: bool,
+) -> None:
+    """Localize what is not done yet, and keep a record of each outcome."""
+    with tqdm(
+        total=len(work), initial=done.num_resumed, desc="Localizing", disable=not progress
+    ) as bar:
+        for outcome in outcomes_of(work, localizer, file, done.num_resumed):
+            if least_sure is not None and calibration is not None:
+                outcome = without_doubtful(outcome, calibration, least_sure)
+            done.add(record_of(localizer.map, outcome, with_matches))
+            bar.update()
