@@ -184,8 +184,11 @@ def main(
     if inputs.by_vlad:
         work = with_vlad(work, inputs, compressed, num_retrieved, allow_other_extractor, progress)
     stamps = [inputs.features, *([matcher_weights] if matcher_weights is not None else [])]
-    key = key_of(work, map, stamps, options, outputs.with_matches, min_confidence)
-    with open_features(inputs.features) as file, Checkpoint(outputs.part, key) as done:
+    told = (options, outputs.with_matches, min_confidence)
+    with (
+        open_features(inputs.features) as file,
+        Checkpoint(outputs.part, key_of(work, map, stamps, *told)) as done,
+    ):
         file.check_names(work.names)
         check_extractor(
             compressed, feature_kind(inputs.features), str(inputs.features), allow_other_extractor
