@@ -41,6 +41,7 @@ setup(
         "tqdm>=4.60",
     ],
     extras_require={
+        "appearances": ["scipy>=1.10"],
         "ilp": ["highspy>=1.7"],
         "plot": ["matplotlib>=3.7"],
         "poselib": ["poselib>=2.0.5"],

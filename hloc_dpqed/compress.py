@@ -35,6 +35,7 @@ from .threads import check_device, check_seed, set_num_threads, steady_products
 from .training.checkpoint import fit_folder
 
 CODEC_PART = 0.3  # of a whole-file budget, for such a codec
+MOST_CODES = 100  # of a point
 
 
 @steady_products()
@@ -65,6 +66,7 @@ def main(
     matcher: str = "NN-mutual",
     matcher_weights: Path | None = None,
     calibrate: bool = False,
+    codes_per_point: float = CompressConf.codes_per_point,
 ) -> Path:
     """Write the compressed map of an hloc model.
 
@@ -91,6 +93,8 @@ def main(
         matcher, matcher_weights: what the map will be matched with, as for ``localize``: the
             planner's held-out images are. Without a plan to make they change nothing and are
             refused.
+        codes_per_point: see ``CompressConf``. The file counts a point of several codes several
+            times; ``num_points``, ``fraction`` count it once.
         calibrate: localize held-out database images, and store what their errors tell of the
             confidence of poses (``planning.calibrate``).
 
@@ -126,6 +130,7 @@ def main(
         asked=asked,
         codec_train=codec_train,
         code_targets=code_targets,
+        codes_per_point=codes_per_point,
     )
     check_arguments(conf, budget, budget_scope, num_points, fraction, target_recall)
     planning = asked.get("planned", False) or target_recall is not None
@@ -190,7 +195,7 @@ def main(
             compressed = compressor.compress(wanted)
             data = b"" if calibrate else compressor.to_bytes(compressed)
         if calibrate:
-            fitted = calibrate_confidence(source, conf, compressed.num_points, work)
+            fitted = calibrate_confidence(source, conf, compressed.num_places, work)
             data = compressor.to_bytes(replace(compressed, confidence=fitted.to_json()))
         write_bytes(output, data)
     logger.info(f"Wrote {output}: {format_size(len(data))}")
@@ -274,6 +279,10 @@ def check_arguments(
         raise InputError(
             f"--budget_scope {budget_scope}: expected one of {', '.join(BUDGET_SCOPES)}"
         )
+    if not 1 <= conf.codes_per_point <= MOST_CODES:
+        raise InputError(f"--codes_per_point {conf.codes_per_point}: expected 1 to {MOST_CODES}")
+    if conf.codes_per_point > 1 and conf.granularity != "point":
+        raise InputError("--codes_per_point: with --granularity observation each has one already")
     check_code_bytes(conf.codec, conf.code_bytes)
     check_codec_options(conf.codec, conf.codec_options)
     check_selector_options(conf.selector, conf.selector_options)

@@ -81,6 +81,13 @@ def add_compress(sub: argparse.ArgumentParser) -> None:
     _options(sub, "selector", "KEY=VALUE", "min_per_image=20")
     _matcher_name(sub, "that the planner's trials match with: ")
     sub.add_argument("--granularity", choices=GRANULARITIES, default="point")
+    sub.add_argument(
+        "--codes_per_point",
+        type=float,
+        default=1.0,
+        metavar="C",
+        help="on average: more than one give points that look different a code for each look",
+    )
     sub.add_argument("--global_features", type=Path, metavar="H5")
     sub.add_argument(
         "--calibrate",

@@ -53,9 +53,7 @@ class Compressor:
         kept: KeptPoints | None = None,
         codec_hash: str | None = None,
     ):
-        self.reference = reference
         self.features = features or {}
-        self.observations = observations
         self.conf = conf
         self.work = work
         self.codec_hash = codec_hash
@@ -65,12 +63,14 @@ class Compressor:
             reference,
             observations,
             conf,
-            (lambda: self.fit(np.arange(reference.num_points))) if known else None,
+            (lambda: self.fit(np.arange(self.reference.num_points))) if known else None,
             work.progress,
         )
         self.problem = self.kept.problem
+        # By rows, where points have several codes.
+        self.reference, self.observations = self.kept.reference, self.kept.observations
         self._encoded: tuple[Codec, np.ndarray, np.ndarray] | None = None
-        self.scores = observations.scores
+        self.scores = self.observations.scores
         if conf.granularity == "point":
             self.scores = self.kept.scores
         self.global_descriptors = None
@@ -78,7 +78,7 @@ class Compressor:
             self.global_descriptors = encode_global_descriptors(global_descriptors, conf.seed)
 
     def fit(self, rows: np.ndarray) -> Codec:
-        """The codec for a map of the points ``rows``: the given one, or one fitted on them."""
+        """The codec for a map of the rows of ``kept``: the given one, or one fitted on them."""
         if self._given is not None:
             return self._given
         everything = self.conf.codec_train == "all"
@@ -110,7 +110,7 @@ class Compressor:
 
     @steady_products()
     def with_points(self, rows: np.ndarray, codec: Codec | None = None) -> CompressedMap:
-        """The map with the points ``rows`` ((k,) int64, increasing), in the file's order.
+        """The map with the rows ((k,) int64, increasing) of ``kept``, in the file's order.
 
         Args:
             codec: a fitted codec; by default what ``fit`` gives.
@@ -180,7 +180,7 @@ class Compressor:
             return self._everything(budget, scope)
         codec, count = self._start(budget, scope)
         best: tuple[CompressedMap, bytes] | None = None
-        total = self.reference.num_points
+        total = self.kept.num_points
         low, high = 0, total + 1
         trials = 0
         # Sizes may waver, as some selections are made anew for each count: only what was measured
@@ -211,7 +211,7 @@ class Compressor:
         return best
 
     def _everything(self, budget: int, scope: str) -> tuple[CompressedMap, bytes]:
-        compressed = self.compress(self.reference.num_points)
+        compressed = self.compress(self.kept.num_points)
         data = self.to_bytes(compressed)
         size = compressed.codes.nbytes if scope == "codes" else len(data)
         if size > budget:
@@ -247,8 +247,8 @@ class Compressor:
         per_observation = self.conf.granularity == "observation"
         if codec is not None:
             code_size = codec.code_size
-            other, observations = self.kept.cost(1)
-            codes = code_size * (observations if per_observation else 1)
+            other, observations, rows = self.kept.cost(1)
+            codes = code_size * (observations if per_observation else rows)
             fixed = len(self._smallest(codec)) - other - codes
         return self.kept.affordable(budget, fixed, code_size, per_observation, scope == "codes")
 

@@ -20,7 +20,7 @@ def covisible_groups(compressed: CompressedMap, images: Sequence[int]) -> list[l
 
     first_seen_by: dict[int, int] = {}
     for k, image in enumerate(images):
-        for point in compressed.visibility[image].tolist():
+        for point in compressed.places_seen(image).tolist():
             other = first_seen_by.setdefault(point, k)
             low, high = sorted((root(other), root(k)))
             parent[high] = low

@@ -147,7 +147,7 @@ class MapMatcher:
                 matches = self._match_view(network, features, view)
                 share = LEAST_VIEW_SHARE * min(len(features.keypoints), len(view.points))
                 if len(matches.pairs) >= max(LEAST_VIEW_MATCHES, share):
-                    return [_seen_in(matches, self.map.visibility[i]) for i in retrieved]
+                    return [_seen_in(matches, self.map.places_seen(i)) for i in retrieved]
             if image is not None:
                 pairs.append(self._match_image(features, image))
                 found = pairs
@@ -185,7 +185,8 @@ class MapMatcher:
             matching = match_images if torch is not None else plain.match_images
             matches = matching(query, self._descriptors(union), rows, self.conf)
         return [
-            _with_points(m, self.map.visibility[i]) for i, m in zip(retrieved, matches, strict=True)
+            _with_points(found, self.map.places_seen(i))
+            for i, found in zip(retrieved, matches, strict=True)
         ]
 
     def match_whole_map(self, features: ImageFeatures) -> Matches:
@@ -214,9 +215,9 @@ class MapMatcher:
                 (matches,) = match_images(query, everything, [all_rows], self.conf)
             else:
                 matches = match_all(query, everything, self.conf)
-        point_of_code = np.arange(self.map.num_points)
+        point_of_code = self.map.place_of_point
         if self.map.granularity == "observation":
-            point_of_code = self.map.visibility.indices
+            point_of_code = point_of_code[self.map.visibility.indices]
         return _with_points(matches, point_of_code[self._points.distinct])
 
     def match_direct(self, features: ImageFeatures) -> list[Matches]:
@@ -232,10 +233,12 @@ class MapMatcher:
         return self.match(query.features, query.retrieved, query.camera)
 
     def images_of_points(self) -> Visibility:
-        """The map's points by the images that see them."""
+        """The map's points by the images that see them; of a point of several rows, the first."""
         with self._turning:
             if self._seen_by is None:
-                self._seen_by = self.map.visibility.transpose()[0]
+                seen = self.map.visibility
+                places = self.map.place_of_point[seen.indices].astype(np.int32)
+                self._seen_by = replace(seen, indices=places).transpose()[0]
         return self._seen_by
 
     def _is_mutual(self) -> bool:
@@ -259,7 +262,8 @@ class MapMatcher:
         assert self._match_pair is not None
         rows, columns = self._match_pair(features, seen).T
         similarity = np.einsum("nd,nd->n", features.descriptors[rows], decoded[columns])
-        return Matches(np.stack([rows, points[columns]], 1), similarity.astype(np.float32))
+        points = self.map.place_of_point[points[columns]]
+        return Matches(np.stack([rows, points], 1), similarity.astype(np.float32))
 
     def _prepare(self, features: ImageFeatures) -> ImageFeatures:
         """The query's features, checked, and quantized where matching is symmetric."""
