@@ -87,7 +87,10 @@ def test_a_true_position(world):
         away = np.linalg.norm(
             camera_centres(compressed.cam_from_world) - camera_centre(truth[query.name]), axis=1
         )
-        assert (away[found.outcome.images] <= 6).all() or len(found.outcome.images) == 7
+        # Of those that look most like the query, three are always among them.
+        assert set(query.retrieved[:3]) <= set(found.outcome.images)
+        others = [image for image in found.outcome.images if image not in query.retrieved[:3]]
+        assert (away[others] <= 6).all() or len(found.outcome.images) == 7
 
 
 @pytest.mark.parametrize("off", [5.0, 100.0])

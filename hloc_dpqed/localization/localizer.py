@@ -160,7 +160,24 @@ class Localizer(MapMatcher):
         """
         prior.check()
         least = partial(self._least, query.camera)
-        return localize_with_prior(self.map, query, prior, self.localize, least)
+        return localize_with_prior(self.map, query, prior, self.localize, least, self.images_alike)
+
+    def localize_with_priors(
+        self, queries: Iterable[tuple[Query, Prior | None]]
+    ) -> Iterator[WithPrior]:
+        """Localize a stream of queries with what is known of each, as ``localize_many``.
+
+        Raises:
+            InputError: as ``localize_with_prior``.
+        """
+
+        def localize(known: tuple[Query, Prior | None]) -> WithPrior:
+            query, prior = known
+            if prior is None:
+                return WithPrior(self.localize(query), None, False)
+            return self.localize_with_prior(query, prior)
+
+        return several_at_a_time(localize, queries)
 
     def track(self, frames: Iterable[Query]) -> Iterator[Localization]:
         """Localize the frames of a sequence, each with what the last one saw; see ``tracking``.

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 # Of a view that is believed: in one from a false place the network matches 2 to 8 % of a photo of
 # another building, in one from the right place half of the points.
 LEAST_VIEW_MATCHES, LEAST_VIEW_SHARE = 30, 0.2
+VOTING_KEYPOINTS = 256  # that tell the images which look like a query
 
 
 class MapMatcher:
@@ -225,6 +226,12 @@ class MapMatcher:
         images = voted_images(found.pairs[:, 1], self.images_of_points())
         return self.match(features, images)
 
+    def images_alike(self, query: Query) -> list[int]:
+        """The images that the surest keypoints of a query vote for, best first; see ``direct``."""
+        few = surest_keypoints(query.features, VOTING_KEYPOINTS)
+        found = self.match_whole_map(take(query.features, few))
+        return voted_images(found.pairs[:, 1], self.images_of_points())
+
     def match_query(self, query: Query) -> list[Matches]:
         """Matches with the images that were retrieved for a query, or without any."""
         if query.retrieved is None:
@@ -274,6 +281,27 @@ class MapMatcher:
         from ..matching.learned import quantized
 
         return replace(features, descriptors=quantized(self.map.codec, features.descriptors))
+
+
+def surest_keypoints(features: ImageFeatures, count: int) -> np.ndarray:
+    """Rows, increasing, of the ``count`` keypoints of the highest scores; of equal scores, such as
+    those of an extractor that gives none, spread over the list."""
+    scores = np.asarray(features.scores)
+    if len(scores) <= count:
+        return np.arange(len(scores))
+    if (scores == scores[0]).all():
+        return np.linspace(0, len(scores) - 1, count).astype(np.int64)
+    return np.sort(np.argsort(-scores, kind="stable")[:count])
+
+
+def take(features: ImageFeatures, rows: np.ndarray) -> ImageFeatures:
+    """The keypoints ``rows`` of an image."""
+    return replace(
+        features,
+        keypoints=features.keypoints[rows],
+        descriptors=features.descriptors[rows],
+        scores=features.scores[rows],
+    )
 
 
 def _seen_in(matches: Matches, points: np.ndarray) -> Matches:

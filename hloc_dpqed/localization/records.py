@@ -16,6 +16,8 @@ from .queries import Localization, RigLocalization
 
 # Members of a query's record that say what was matched: large, and kept where they are asked for.
 MATCHED = ("db", "num_matches", "keypoint_index", "point_index", "inliers")
+# What a record holds beside, of runs with priors or of sequences.
+BESIDE = ("prior", "tracked")
 LOGGED = (*MATCHED[:2], "num_inliers", "rejected", *MATCHED[2:])
 OTHER_UNIT = 1.02  # times as far apart as on the rig: not an error of poses, over many frames
 
@@ -115,7 +117,7 @@ def write_logs(path: Path, done: Checkpoint) -> None:
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         separator = "{\n"
         for record in query_records(done):
-            log = {key: record[key] for key in LOGGED}
+            log = {key: record[key] for key in (*LOGGED, *BESIDE) if key in record}
             file.write(f"{separator}{json.dumps(record['name'])}: {json.dumps(log)}")
             separator = ",\n"
         file.write("\n}\n" if separator == ",\n" else "{}\n")

@@ -18,6 +18,7 @@ from ..localization.localizer import Localizer
 from ..localization.queries import Localization, RigLocalization
 from ..localization.records import record_of
 from .inputs import Work, read_stream, rig_stream
+from .priors import prior_record
 
 
 def key_of(
@@ -54,21 +55,36 @@ def key_of(
             np.__version__,
         ],
     }
+    if work.priors is not None:
+        conf["priors"] = {name: prior.described() for name, prior in work.priors.items()}
     return run_key([map_file], list(stamps), conf)
+
+
+Outcome = Localization | RigLocalization
 
 
 def outcomes_of(
     work: Work, localizer: Localizer, file: LocalFeatures, num_done: int
-) -> Iterator[Localization | RigLocalization]:
-    """The outcomes of queries or frames, in order, from the ``num_done``-th on."""
+) -> Iterator[tuple[Outcome, dict[str, Any]]]:
+    """The outcomes of queries or frames, in order, from the ``num_done``-th on, and what else
+    their records hold."""
     if work.frames is None:
         rest = work.queries[num_done:]
-        yield from localizer.localize_many(read_stream(file, rest, localizer.map, work.retrieved))
+        queries = read_stream(file, rest, localizer.map, work.retrieved)
+        if work.priors is None:
+            for outcome in localizer.localize_many(queries):
+                yield outcome, {}
+            return
+        known = work.priors
+        for found in localizer.localize_with_priors((q, known.get(q.name)) for q in queries):
+            prior = known.get(found.outcome.name)
+            yield found.outcome, {"prior": prior_record(found, prior)}
         return
     left, cameras = work.frames[num_done:], dict(work.queries)
     rest = [(name, cameras[name]) for frame in left for name in frame.images]
     stream = read_stream(file, rest, localizer.map, work.retrieved)
-    yield from localizer.localize_rigs(rig_stream(left, stream))
+    for frame in localizer.localize_rigs(rig_stream(left, stream)):
+        yield frame, {}
 
 
 def localize_all(
@@ -85,8 +101,8 @@ def localize_all(
     with tqdm(
         total=len(work), initial=done.num_resumed, desc="Localizing", disable=not progress
     ) as bar:
-        for outcome in outcomes_of(work, localizer, file, done.num_resumed):
+        for outcome, beside in outcomes_of(work, localizer, file, done.num_resumed):
             if least_sure is not None and calibration is not None:
                 outcome = without_doubtful(outcome, calibration, least_sure)
-            done.add(record_of(localizer.map, outcome, with_matches))
+            done.add(record_of(localizer.map, outcome, with_matches) | beside)
             bar.update()
