@@ -240,6 +240,11 @@ def add_localize(sub: argparse.ArgumentParser) -> None:
         "--rig_scale", type=float, default=1.0, metavar="S", help="map units in a unit of the rigs"
     )
     sub.add_argument(
+        "--track",
+        action="store_true",
+        help="the queries are a sequence: look for each where the last one was",
+    )
+    sub.add_argument(
         "--priors",
         type=Path,
         metavar="TXT",

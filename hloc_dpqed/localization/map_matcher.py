@@ -114,7 +114,7 @@ class MapMatcher:
             retrieved: rows of the map's images.
             camera: of the query. The ``-fast`` matchers match image by image without it.
         """
-        features = self._prepare(features)
+        features = self.prepared(features)
         if self._network is not None and camera is not None:
             return self._match_in_view(self._network, features, list(retrieved), camera)
         if self._match_pair is not None:
@@ -189,6 +189,36 @@ class MapMatcher:
             _with_points(m, self.map.visibility[i]) for i, m in zip(retrieved, matches, strict=True)
         ]
 
+    def match_codes(self, features: ImageFeatures, codes: np.ndarray) -> Matches:
+        """Nearest neighbours of prepared features among rows of the map's codes.
+
+        Returns:
+            Pairs of a keypoint and a position in ``codes``.
+        """
+        union, position = np.unique(self._points.row_of_code[codes], return_inverse=True)
+        with team():
+            query = self._points.onto_basis(self._points.tensor(features.descriptors))
+            matching = match_images if torch is not None else plain.match_images
+            rows = [self._points.tensor(position.ravel())]
+            (matches,) = matching(query, self._descriptors(union), rows, self.conf)
+        return matches
+
+    def similarities(
+        self, features: ImageFeatures, keypoints: np.ndarray, codes: np.ndarray
+    ) -> np.ndarray:
+        """(k,) float32 of (k,) rows of prepared features and (k,) rows of the map's codes."""
+        union, position = np.unique(self._points.row_of_code[codes], return_inverse=True)
+        with team():
+            query = self._points.onto_basis(self._points.tensor(features.descriptors))
+            sides = [query, self._descriptors(union)]
+        rows, decoded = sides if torch is None else [side.cpu().numpy() for side in sides]
+        return np.einsum("kd,kd->k", rows[keypoints], decoded[position.ravel()])
+
+    @property
+    def by_neighbours(self) -> bool:
+        """Whether matches are nearest neighbours, not those of a network."""
+        return self._match_pair is None
+
     def match_whole_map(self, features: ImageFeatures) -> Matches:
         """Matches with all codes of the map at once: pairs of query keypoint and map point."""
         if self._match_pair is not None:
@@ -196,7 +226,7 @@ class MapMatcher:
                 f"--matcher {self.matcher} matches pairs of images: it needs retrieved images, not "
                 "--retrieval none"
             )
-        features = self._prepare(features)
+        features = self.prepared(features)
         query = self._points.onto_basis(self._points.tensor(features.descriptors))
         if self._searches_lists():
             found = self._points.index().search(query.cpu())
@@ -268,7 +298,7 @@ class MapMatcher:
         similarity = np.einsum("nd,nd->n", features.descriptors[rows], decoded[columns])
         return Matches(np.stack([rows, points[columns]], 1), similarity.astype(np.float32))
 
-    def _prepare(self, features: ImageFeatures) -> ImageFeatures:
+    def prepared(self, features: ImageFeatures) -> ImageFeatures:
         """The query's features, checked, and quantized where matching is symmetric."""
         dim = features.descriptors.shape[1]
         if dim != self.map.codec.dim:

@@ -71,13 +71,14 @@ def query_totals(done: Checkpoint) -> tuple[dict[str, list[list[float]] | None],
     Only what the results need is held for all queries: there may be 100,000 of them.
     """
     found: dict[str, list[list[float]] | None] = {}
-    counts = {"matches": 0, "inliers": 0, "rejected": 0, "doubtful": 0}
+    counts = {"matches": 0, "inliers": 0, "rejected": 0, "doubtful": 0, "tracked": 0}
     for record in query_records(done):
         found[record["name"]] = record["cam_from_world"]
         counts["matches"] += record["num_correspondences"]
         counts["inliers"] += record["num_inliers"] if record["cam_from_world"] is not None else 0
         counts["rejected"] += record["rejected"]
         counts["doubtful"] += record["doubtful"]
+        counts["tracked"] += record.get("tracked", False)
     return found, counts
 
 

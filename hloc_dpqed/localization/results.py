@@ -99,7 +99,8 @@ def _probabilities(
     calibration: Calibration | None,
     thresholds: Sequence[tuple[float, float]],
 ) -> dict[str, float] | None:
-    if calibration is None or record.get("evidence") is None:
+    # A calibration is of queries that are matched without a guess of their pose.
+    if calibration is None or record.get("evidence") is None or record.get("tracked"):
         return None
     evidence = Evidence(**record["evidence"])
     return {

@@ -66,6 +66,7 @@ class Inputs:
         photos: what it is made from; None where it exists.
         retrieval: as ``main`` has it.
         priors: what is known of queries' poses, by name; None without priors.
+        track: the list is a sequence.
     """
 
     listed: QueryList
@@ -75,6 +76,7 @@ class Inputs:
     photos: Photos | None
     retrieval: Path | str | None
     priors: dict[str, Prior] | None = None
+    track: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -152,12 +154,14 @@ class Work:
         frames: in which they were taken, each query in one; None without rigs.
         retrieved: rows of the map's images that each is matched with; None for the whole map.
         priors: what is known of their poses, by name; None without priors.
+        track: they are a sequence.
     """
 
     queries: QueryList
     frames: list[RigFrame] | None
     retrieved: dict[str, list[int]] | None
     priors: dict[str, Prior] | None = None
+    track: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -182,15 +186,15 @@ def find_work(
             compressed, inputs.names, inputs.retrieval, global_features, num_retrieved
         )
     # A query for which nothing was retrieved has nothing to be matched with: others of its rig may,
-    # and a prior may tell images.
-    known = inputs.priors or {}
+    # and a prior or the last frame may tell images.
+    known = set(inputs.names) if inputs.track else inputs.priors or {}
     todo = [(n, c) for n, c in inputs.listed if retrieved is None or retrieved.get(n) or n in known]
     frames = inputs.frames
     if frames is not None:
         cameras = dict(inputs.listed)
         frames = frames_of_all(frames, [n for n, _ in todo])
         todo = [(name, cameras[name]) for frame in frames for name in frame.images]
-    return Work(todo, frames, retrieved, inputs.priors)
+    return Work(todo, frames, retrieved, inputs.priors, inputs.track)
 
 
 def with_vlad(

@@ -1,5 +1,6 @@
 """The loop over the queries: each outcome is kept in a file, where a later run continues."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..localization.doubt import LeastConfidence, without_doubtful
 from ..localization.localizer import Localizer
 from ..localization.queries import Localization, RigLocalization
 from ..localization.records import record_of
+from ..localization.tracking import LastFrame
 from .inputs import Work, read_stream, rig_stream
 from .priors import prior_record
 
@@ -55,6 +57,8 @@ def key_of(
             np.__version__,
         ],
     }
+    if work.track:
+        conf["track"] = True
     if work.priors is not None:
         conf["priors"] = {name: prior.described() for name, prior in work.priors.items()}
     return run_key([map_file], list(stamps), conf)
@@ -64,13 +68,18 @@ Outcome = Localization | RigLocalization
 
 
 def outcomes_of(
-    work: Work, localizer: Localizer, file: LocalFeatures, num_done: int
+    work: Work, localizer: Localizer, file: LocalFeatures, done: Checkpoint
 ) -> Iterator[tuple[Outcome, dict[str, Any]]]:
-    """The outcomes of queries or frames, in order, from the ``num_done``-th on, and what else
-    their records hold."""
+    """The outcomes of queries or frames that are not done yet, in order, and what else their
+    records hold."""
+    num_done = done.num_resumed
     if work.frames is None:
         rest = work.queries[num_done:]
         queries = read_stream(file, rest, localizer.map, work.retrieved)
+        if work.track:
+            for outcome in localizer.track(queries, last_frame(done)):
+                yield outcome, {"tracked": outcome.tracked}
+            return
         if work.priors is None:
             for outcome in localizer.localize_many(queries):
                 yield outcome, {}
@@ -87,6 +96,15 @@ def outcomes_of(
         yield frame, {}
 
 
+def last_frame(done: Checkpoint) -> LastFrame | None:
+    """The last finished query of a sequence, whose records hold what was matched."""
+    last = deque(done.records(), maxlen=1)
+    if not last or last[0]["cam_from_world"] is None:
+        return None
+    (record,) = last
+    return LastFrame(np.array(record["point_index"], np.int64)[record["inliers"]])
+
+
 def localize_all(
     work: Work,
     localizer: Localizer,
@@ -101,7 +119,7 @@ def localize_all(
     with tqdm(
         total=len(work), initial=done.num_resumed, desc="Localizing", disable=not progress
     ) as bar:
-        for outcome, beside in outcomes_of(work, localizer, file, done.num_resumed):
+        for outcome, beside in outcomes_of(work, localizer, file, done):
             if least_sure is not None and calibration is not None:
                 outcome = without_doubtful(outcome, calibration, least_sure)
             done.add(record_of(localizer.map, outcome, with_matches) | beside)

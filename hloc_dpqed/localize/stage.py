@@ -74,6 +74,7 @@ def main(
     prior_radius: float | None = None,
     prior_angle: float | None = None,
     map_gravity: Sequence[float] | None = None,
+    track: bool = False,
 ) -> dict[str, Any]:
     """Localize all queries and write hloc's result file.
 
@@ -137,6 +138,8 @@ def main(
         prior_radius: map units that a position may be off, where the file tells none.
         prior_angle: degrees that a whole pose's rotation (10 by default) or gravity (5) may be off.
         map_gravity: down in the map, for priors of gravity.
+        track: the queries are a sequence, in the order of the list: each is looked for where the
+            last one was, and localized as ever where it is not surely there.
 
     Returns:
         The figures of ``localize --json`` (docs/cli.md).
@@ -153,6 +156,7 @@ def main(
     outputs = Outputs(results, results_rigs, results_jsonl, results_sfm, logs, overwrite)
     outputs.check()
     check_prior_arguments(priors, prior_radius, prior_angle, map_gravity, rigs is not None)
+    _check_track(track, rigs, priors, min_confidence)
     least_sure = None if min_confidence is None else LeastConfidence.parse(min_confidence)
     check_estimate_focal(estimate_focal, pose_estimator, rigs is not None)
     used_threads = set_num_threads(threads)
@@ -176,6 +180,7 @@ def main(
     if priors is not None:
         known = priors_of(priors, inputs.names, prior_radius, prior_angle, map_gravity)
         inputs = replace(inputs, priors=known)
+    inputs = replace(inputs, track=track)
 
     start = time.perf_counter()
     compressed = read_map(map, codec_file)
@@ -201,7 +206,8 @@ def main(
     if inputs.by_vlad:
         work = with_vlad(work, inputs, compressed, num_retrieved, allow_other_extractor, progress)
     stamps = [inputs.features, *([matcher_weights] if matcher_weights is not None else [])]
-    told = (options, outputs.with_matches, min_confidence)
+    with_matches = outputs.with_matches or track  # a sequence goes on from what was seen last
+    told = (options, with_matches, min_confidence)
     with (
         open_features(inputs.features) as file,
         Checkpoint(outputs.part, key_of(work, map, stamps, *told)) as done,
@@ -212,9 +218,7 @@ def main(
         )
         if done.num_resumed:
             logger.info(f"{outputs.part}: continuing after {done.num_resumed} queries")
-        localize_all(
-            work, localizer, file, done, outputs.with_matches, calibration, least_sure, progress
-        )
+        localize_all(work, localizer, file, done, with_matches, calibration, least_sure, progress)
         found, counts = query_totals(done)
         beside = {} if rigs is None else rig_totals(rig_records(done), str(rigs))
         if priors is not None and inputs.priors is not None:
@@ -241,11 +245,28 @@ def main(
     figures = figures_of(
         len(inputs.listed), found, counts, done.num_resumed, loaded - start, finished - loaded
     )
+    if track:
+        figures["num_tracked"] = counts["tracked"]
     figures |= {"threads": used_threads, "results": str(results)} | beside
     if least_sure is not None:
         figures["num_doubtful"] = counts["doubtful"]
     tell(figures, counts)
     return figures
+
+
+def _check_track(
+    track: bool, rigs: Path | None, priors: Path | None, min_confidence: str | None
+) -> None:
+    """Check what a sequence goes together with.
+
+    Raises:
+        InputError: rigs, other priors than the last frame, or a probability: calibrations are of
+            queries that are localized alone.
+    """
+    others = {"rigs": rigs, "priors": priors, "min_confidence": min_confidence}
+    for name, value in others.items():
+        if track and value is not None:
+            raise InputError(f"--track: excludes --{name}")
 
 
 def _check_choices(
