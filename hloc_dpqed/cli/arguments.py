@@ -246,6 +246,34 @@ def add_localize(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--rig_scale", type=float, default=1.0, metavar="S", help="map units in a unit of the rigs"
     )
+    sub.add_argument(
+        "--track",
+        action="store_true",
+        help="the queries are a sequence: look for each where the last one was",
+    )
+    sub.add_argument(
+        "--priors",
+        type=Path,
+        metavar="TXT",
+        help="what is known before: lines `name x y z [radius]`, `name qw qx qy qz tx ty tz` or "
+        "`name gravity x y z`",
+    )
+    sub.add_argument(
+        "--prior_radius", type=float, metavar="R", help="map units that positions may be off"
+    )
+    sub.add_argument(
+        "--prior_angle",
+        type=float,
+        metavar="DEG",
+        help="degrees that whole poses (10 by default) or gravity (5) may be off",
+    )
+    sub.add_argument(
+        "--map_gravity",
+        nargs=3,
+        type=float,
+        metavar=("X", "Y", "Z"),
+        help="down in the map, for priors of gravity",
+    )
     sub.add_argument("--results_jsonl", type=Path, metavar="JSONL", help="JSON of each query")
     sub.add_argument(
         "--results_sfm", type=Path, metavar="DIR", help="COLMAP model of the map and the queries"

@@ -18,6 +18,7 @@ from ..matching.nearest_neighbor import Matches
 from .covisible import covisible_groups
 from .decoded import BASIS_ENERGY, common_basis, distinct_rows
 from .direct import EXACT_POINTS
+from .following import follow
 from .intrinsics import check_estimate_focal, with_free_focal
 from .map_matcher import MapMatcher
 from .pose import check_min_inliers, check_pose_estimator, estimation_options, query_seed
@@ -26,7 +27,7 @@ from .queries import Correspondences, Localization, Query, RigLocalization, RigQ
 from .rigs import solve_rig
 from .solver import PoseSolver
 from .streams import several_at_a_time
-from .tracking import track
+from .tracking import LastFrame, track
 
 __all__ = [
     "BASIS_ENERGY",
@@ -160,14 +161,39 @@ class Localizer(MapMatcher):
         """
         prior.check()
         least = partial(self._least, query.camera)
-        return localize_with_prior(self.map, query, prior, self.localize, least)
+        return localize_with_prior(self.map, query, prior, self.localize, least, self.images_alike)
 
-    def track(self, frames: Iterable[Query]) -> Iterator[Localization]:
+    def localize_with_priors(
+        self, queries: Iterable[tuple[Query, Prior | None]]
+    ) -> Iterator[WithPrior]:
+        """Localize a stream of queries with what is known of each, as ``localize_many``.
+
+        Raises:
+            InputError: as ``localize_with_prior``.
+        """
+
+        def localize(known: tuple[Query, Prior | None]) -> WithPrior:
+            query, prior = known
+            if prior is None:
+                return WithPrior(self.localize(query), None, False)
+            return self.localize_with_prior(query, prior)
+
+        return several_at_a_time(localize, queries)
+
+    def track(
+        self, frames: Iterable[Query], last: LastFrame | None = None
+    ) -> Iterator[Localization]:
         """Localize the frames of a sequence, each with what the last one saw; see ``tracking``.
+
+        Args:
+            frames: in their order.
+            last: the frame before them, where a sequence goes on.
 
         Raises:
             InputError: as ``localize``.
         """
+        # A network sees images, and a focal length that is not known projects no point.
+        quick = self.by_neighbours and not self._solver.estimate_focal
         camera: pycolmap.Camera | None = None
 
         def localize(query: Query) -> Localization:
@@ -179,7 +205,11 @@ class Localizer(MapMatcher):
             assert camera is not None  # of the frame that was localized last
             return self._least(camera, outcome)
 
-        return track(frames, localize, least, self.images_of_points())
+        def near(query: Query, images: list[int]) -> Localization | None:
+            return follow(self, self._solver, _in_camera(query), images)
+
+        quickly = near if quick else None
+        return track(frames, localize, quickly, least, self.images_of_points(), last)
 
     def _least(self, camera: pycolmap.Camera, outcome: Localization) -> int:
         """Inliers that a pose needs, by default: also where every pose is taken."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 # Of a view that is believed: in one from a false place the network matches 2 to 8 % of a photo of
 # another building, in one from the right place half of the points.
 LEAST_VIEW_MATCHES, LEAST_VIEW_SHARE = 30, 0.2
+VOTING_KEYPOINTS = 256  # that tell the images which look like a query
 
 
 class MapMatcher:
@@ -113,7 +114,7 @@ class MapMatcher:
             retrieved: rows of the map's images.
             camera: of the query. The ``-fast`` matchers match image by image without it.
         """
-        features = self._prepare(features)
+        features = self.prepared(features)
         if self._network is not None and camera is not None:
             return self._match_in_view(self._network, features, list(retrieved), camera)
         if self._match_pair is not None:
@@ -189,6 +190,36 @@ class MapMatcher:
             for i, found in zip(retrieved, matches, strict=True)
         ]
 
+    def match_codes(self, features: ImageFeatures, codes: np.ndarray) -> Matches:
+        """Nearest neighbours of prepared features among rows of the map's codes.
+
+        Returns:
+            Pairs of a keypoint and a position in ``codes``.
+        """
+        union, position = np.unique(self._points.row_of_code[codes], return_inverse=True)
+        with team():
+            query = self._points.onto_basis(self._points.tensor(features.descriptors))
+            matching = match_images if torch is not None else plain.match_images
+            rows = [self._points.tensor(position.ravel())]
+            (matches,) = matching(query, self._descriptors(union), rows, self.conf)
+        return matches
+
+    def similarities(
+        self, features: ImageFeatures, keypoints: np.ndarray, codes: np.ndarray
+    ) -> np.ndarray:
+        """(k,) float32 of (k,) rows of prepared features and (k,) rows of the map's codes."""
+        union, position = np.unique(self._points.row_of_code[codes], return_inverse=True)
+        with team():
+            query = self._points.onto_basis(self._points.tensor(features.descriptors))
+            sides = [query, self._descriptors(union)]
+        rows, decoded = sides if torch is None else [side.cpu().numpy() for side in sides]
+        return np.einsum("kd,kd->k", rows[keypoints], decoded[position.ravel()])
+
+    @property
+    def by_neighbours(self) -> bool:
+        """Whether matches are nearest neighbours, not those of a network."""
+        return self._match_pair is None
+
     def match_whole_map(self, features: ImageFeatures) -> Matches:
         """Matches with all codes of the map at once: pairs of query keypoint and map point."""
         if self._match_pair is not None:
@@ -196,7 +227,7 @@ class MapMatcher:
                 f"--matcher {self.matcher} matches pairs of images: it needs retrieved images, not "
                 "--retrieval none"
             )
-        features = self._prepare(features)
+        features = self.prepared(features)
         query = self._points.onto_basis(self._points.tensor(features.descriptors))
         if self._searches_lists():
             found = self._points.index().search(query.cpu())
@@ -225,6 +256,12 @@ class MapMatcher:
         found = self.match_whole_map(features)
         images = voted_images(found.pairs[:, 1], self.images_of_points())
         return self.match(features, images)
+
+    def images_alike(self, query: Query) -> list[int]:
+        """The images that the surest keypoints of a query vote for, best first; see ``direct``."""
+        few = surest_keypoints(query.features, VOTING_KEYPOINTS)
+        found = self.match_whole_map(take(query.features, few))
+        return voted_images(found.pairs[:, 1], self.images_of_points())
 
     def match_query(self, query: Query) -> list[Matches]:
         """Matches with the images that were retrieved for a query, or without any."""
@@ -265,7 +302,7 @@ class MapMatcher:
         points = self.map.place_of_point[points[columns]]
         return Matches(np.stack([rows, points], 1), similarity.astype(np.float32))
 
-    def _prepare(self, features: ImageFeatures) -> ImageFeatures:
+    def prepared(self, features: ImageFeatures) -> ImageFeatures:
         """The query's features, checked, and quantized where matching is symmetric."""
         dim = features.descriptors.shape[1]
         if dim != self.map.codec.dim:
@@ -278,6 +315,27 @@ class MapMatcher:
         from ..matching.learned import quantized
 
         return replace(features, descriptors=quantized(self.map.codec, features.descriptors))
+
+
+def surest_keypoints(features: ImageFeatures, count: int) -> np.ndarray:
+    """Rows, increasing, of the ``count`` keypoints of the highest scores; of equal scores, such as
+    those of an extractor that gives none, spread over the list."""
+    scores = np.asarray(features.scores)
+    if len(scores) <= count:
+        return np.arange(len(scores))
+    if (scores == scores[0]).all():
+        return np.linspace(0, len(scores) - 1, count).astype(np.int64)
+    return np.sort(np.argsort(-scores, kind="stable")[:count])
+
+
+def take(features: ImageFeatures, rows: np.ndarray) -> ImageFeatures:
+    """The keypoints ``rows`` of an image."""
+    return replace(
+        features,
+        keypoints=features.keypoints[rows],
+        descriptors=features.descriptors[rows],
+        scores=features.scores[rows],
+    )
 
 
 def _seen_in(matches: Matches, points: np.ndarray) -> Matches:

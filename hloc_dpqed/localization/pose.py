@@ -71,6 +71,12 @@ class LocalFrame:
         moved = self.unit * pose.translation - rotation.matrix() @ self.origin
         return pycolmap.Rigid3d(rotation, moved)
 
+    def pose_in_frame(self, cam_from_world: np.ndarray) -> pycolmap.Rigid3d:
+        """A camera's (3, 4) pose in the map, in this frame."""
+        rotation = cam_from_world[:, :3]
+        moved = (cam_from_world[:, 3] + rotation @ self.origin) / self.unit
+        return pycolmap.Rigid3d(np.concatenate([rotation, moved[:, None]], 1))
+
     def refinement(self, options: dict[str, Any]) -> dict[str, Any]:
         """pycolmap's options of refinement, a prior of the position moved into this frame."""
         options = dict(options)
@@ -271,6 +277,74 @@ def estimate_pose_best_first(
     threshold = ransac_options(options)["max_error"]
     inliers = reprojects(pose, points2D, points3D, camera, threshold)
     return _in_map(frame, _refine(pose, inliers, points2D, points3D, camera, options))
+
+
+def ransac_pose(
+    points2D: np.ndarray,
+    points3D: np.ndarray,
+    camera: pycolmap.Camera,
+    options: dict[str, Any],
+    seed: int,
+    estimator: str = "pycolmap",
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """LO-RANSAC alone: a pose that is not refined.
+
+    Args:
+        points2D, points3D, camera, options, seed, estimator: as in ``estimate_pose``.
+
+    Returns:
+        (3, 4) float64 camera from world and (n,) bool inliers, or None where no pose was found.
+
+    Raises:
+        InputError: poselib does not know the camera's model.
+    """
+    if len(points2D) < MIN_INLIERS:
+        return None
+    frame = LocalFrame.around(points3D)
+    points3D = frame.points(points3D)
+    if estimator == "poselib":
+        found = ransac_poselib(points2D, points3D, camera, options, seed)
+        return None if found is None else (frame.pose_in_map(found[0]).matrix(), found[1])
+    estimation = copy.deepcopy(options["estimation"])
+    estimation.setdefault("ransac", {}).setdefault("random_seed", seed)
+    answer = pycolmap.estimate_absolute_pose(points2D, points3D, camera, estimation)
+    if answer is None:
+        return None
+    pose = frame.pose_in_map(answer["cam_from_world"]).matrix()
+    return pose, np.asarray(answer["inlier_mask"], bool)
+
+
+def refine_from(
+    cam_from_world: np.ndarray,
+    points2D: np.ndarray,
+    points3D: np.ndarray,
+    camera: pycolmap.Camera,
+    options: dict[str, Any],
+) -> dict[str, Any] | None:
+    """Refinement of a (3, 4) pose on the matches that agree with it.
+
+    Args:
+        points2D, points3D, camera, options: as in ``estimate_pose``.
+
+    Returns:
+        As ``estimate_pose``; the inliers are those of the refined pose.
+    """
+    if len(points2D) < MIN_INLIERS:
+        return None
+    frame = LocalFrame.around(points3D)
+    points3D = frame.points(points3D)
+    options = {**options, "refinement": frame.refinement(options["refinement"])}
+    pose = frame.pose_in_frame(cam_from_world)
+    threshold = ransac_options(options)["max_error"]
+    inliers = reprojects(pose, points2D, points3D, camera, threshold)
+    if inliers.sum() < MIN_INLIERS:
+        return None
+    answer = _refine(pose, inliers, points2D, points3D, camera, options)
+    if answer is None:
+        return None
+    inliers = reprojects(answer["cam_from_world"], points2D, points3D, camera, threshold)
+    answer |= {"num_inliers": int(inliers.sum()), "inlier_mask": inliers}
+    return _in_map(frame, answer)
 
 
 def ransac_poselib(

@@ -12,6 +12,7 @@ from ..io.features import ImageFeatures, LocalFeatures, feature_kind, open_featu
 from ..io.lists import read_queries
 from ..io.rigs import RigFrame, frames_of_all, read_rigs
 from ..io.same_image import features_for_camera, scaling
+from ..localization.priors import Prior
 from ..localization.queries import Query, RigQuery
 from ..localization.retrieval import retrieve
 from ..localization.rigs import check_rig_estimator
@@ -64,6 +65,8 @@ class Inputs:
         keep_features: whether the file stays.
         photos: what it is made from; None where it exists.
         retrieval: as ``main`` has it.
+        priors: what is known of queries' poses, by name; None without priors.
+        track: the list is a sequence.
     """
 
     listed: QueryList
@@ -72,6 +75,12 @@ class Inputs:
     keep_features: bool
     photos: Photos | None
     retrieval: Path | str | None
+    priors: dict[str, Prior] | None = None
+    track: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.listed]
 
     @property
     def by_vlad(self) -> bool:
@@ -133,7 +142,7 @@ def with_rigs(inputs: Inputs, rigs: Path, scale: float, pose_estimator: str) -> 
         InputError: as ``read_rigs``, or the estimator cannot estimate a rig.
     """
     check_rig_estimator(pose_estimator)
-    return replace(inputs, frames=read_rigs(rigs, [name for name, _ in inputs.listed], scale))
+    return replace(inputs, frames=read_rigs(rigs, inputs.names, scale))
 
 
 @dataclass(frozen=True)
@@ -144,11 +153,15 @@ class Work:
         queries: names and cameras.
         frames: in which they were taken, each query in one; None without rigs.
         retrieved: rows of the map's images that each is matched with; None for the whole map.
+        priors: what is known of their poses, by name; None without priors.
+        track: they are a sequence.
     """
 
     queries: QueryList
     frames: list[RigFrame] | None
     retrieved: dict[str, list[int]] | None
+    priors: dict[str, Prior] | None = None
+    track: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -169,16 +182,19 @@ def find_work(
     """
     retrieved = None
     if not inputs.by_vlad:
-        names = [name for name, _ in inputs.listed]
-        retrieved = retrieve(compressed, names, inputs.retrieval, global_features, num_retrieved)
-    # A query for which nothing was retrieved has nothing to be matched with: others of its rig may.
-    todo = [(n, c) for n, c in inputs.listed if retrieved is None or retrieved.get(n)]
+        retrieved = retrieve(
+            compressed, inputs.names, inputs.retrieval, global_features, num_retrieved
+        )
+    # A query for which nothing was retrieved has nothing to be matched with: others of its rig may,
+    # and a prior or the last frame may tell images.
+    known = set(inputs.names) if inputs.track else inputs.priors or {}
+    todo = [(n, c) for n, c in inputs.listed if retrieved is None or retrieved.get(n) or n in known]
     frames = inputs.frames
     if frames is not None:
         cameras = dict(inputs.listed)
         frames = frames_of_all(frames, [n for n, _ in todo])
         todo = [(name, cameras[name]) for frame in frames for name in frame.images]
-    return Work(todo, frames, retrieved)
+    return Work(todo, frames, retrieved, inputs.priors, inputs.track)
 
 
 def with_vlad(

@@ -1,5 +1,6 @@
 """The loop over the queries: each outcome is kept in a file, where a later run continues."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from ..localization.doubt import LeastConfidence, without_doubtful
 from ..localization.localizer import Localizer
 from ..localization.queries import Localization, RigLocalization
 from ..localization.records import record_of
+from ..localization.tracking import LastFrame
 from .inputs import Work, read_stream, rig_stream
+from .priors import prior_record
 
 
 def key_of(
@@ -54,21 +57,52 @@ def key_of(
             np.__version__,
         ],
     }
+    if work.track:
+        conf["track"] = True
+    if work.priors is not None:
+        conf["priors"] = {name: prior.described() for name, prior in work.priors.items()}
     return run_key([map_file], list(stamps), conf)
 
 
+Outcome = Localization | RigLocalization
+
+
 def outcomes_of(
-    work: Work, localizer: Localizer, file: LocalFeatures, num_done: int
-) -> Iterator[Localization | RigLocalization]:
-    """The outcomes of queries or frames, in order, from the ``num_done``-th on."""
+    work: Work, localizer: Localizer, file: LocalFeatures, done: Checkpoint
+) -> Iterator[tuple[Outcome, dict[str, Any]]]:
+    """The outcomes of queries or frames that are not done yet, in order, and what else their
+    records hold."""
+    num_done = done.num_resumed
     if work.frames is None:
         rest = work.queries[num_done:]
-        yield from localizer.localize_many(read_stream(file, rest, localizer.map, work.retrieved))
+        queries = read_stream(file, rest, localizer.map, work.retrieved)
+        if work.track:
+            for outcome in localizer.track(queries, last_frame(done)):
+                yield outcome, {"tracked": outcome.tracked}
+            return
+        if work.priors is None:
+            for outcome in localizer.localize_many(queries):
+                yield outcome, {}
+            return
+        known = work.priors
+        for found in localizer.localize_with_priors((q, known.get(q.name)) for q in queries):
+            prior = known.get(found.outcome.name)
+            yield found.outcome, {"prior": prior_record(found, prior)}
         return
     left, cameras = work.frames[num_done:], dict(work.queries)
     rest = [(name, cameras[name]) for frame in left for name in frame.images]
     stream = read_stream(file, rest, localizer.map, work.retrieved)
-    yield from localizer.localize_rigs(rig_stream(left, stream))
+    for frame in localizer.localize_rigs(rig_stream(left, stream)):
+        yield frame, {}
+
+
+def last_frame(done: Checkpoint) -> LastFrame | None:
+    """The last finished query of a sequence, whose records hold what was matched."""
+    last = deque(done.records(), maxlen=1)
+    if not last or last[0]["cam_from_world"] is None:
+        return None
+    (record,) = last
+    return LastFrame(np.array(record["point_index"], np.int64)[record["inliers"]])
 
 
 def localize_all(
@@ -85,8 +119,8 @@ def localize_all(
     with tqdm(
         total=len(work), initial=done.num_resumed, desc="Localizing", disable=not progress
     ) as bar:
-        for outcome in outcomes_of(work, localizer, file, done.num_resumed):
+        for outcome, beside in outcomes_of(work, localizer, file, done):
             if least_sure is not None and calibration is not None:
                 outcome = without_doubtful(outcome, calibration, least_sure)
-            done.add(record_of(localizer.map, outcome, with_matches))
+            done.add(record_of(localizer.map, outcome, with_matches) | beside)
             bar.update()

@@ -1,6 +1,8 @@
 """The stage: reads, asks the localizer, writes."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from ..localization.doubt import LeastConfidence
 from ..localization.intrinsics import check_estimate_focal
 from ..localization.localizer import Localizer
 from ..localization.pose import check_min_inliers, check_pose_estimator
-from ..localization.records import query_totals, rig_records, rig_totals
+from ..localization.records import query_records, query_totals, rig_records, rig_totals
 from ..logger import logger
 from ..mapfile import read_map
 from ..maps.compressed import CompressedMap
@@ -25,6 +27,7 @@ from .figures import figures_of, tell
 from .inputs import Photos, check_sources, find_work, read_inputs, with_rigs, with_vlad
 from .loop import key_of, localize_all
 from .outputs import Outputs, poses_of, result_names, write_outputs
+from .priors import check_prior_arguments, prior_totals, priors_of
 
 
 @steady_products()
@@ -67,6 +70,11 @@ def main(
     extractor_weights: Path | None = None,
     min_confidence: str | None = None,
     estimate_focal: bool = False,
+    priors: Path | None = None,
+    prior_radius: float | None = None,
+    prior_angle: float | None = None,
+    map_gravity: Sequence[float] | None = None,
+    track: bool = False,
 ) -> dict[str, Any]:
     """Localize all queries and write hloc's result file.
 
@@ -125,6 +133,13 @@ def main(
             and degrees is left out and counted as doubtful; of a map with a calibration.
         estimate_focal: the focal lengths of ``queries`` are not known: each is estimated with the
             pose. Photos whose EXIF tells none are taken.
+        priors: what is known of queries' poses: see ``io.priors.read_priors``. They narrow what is
+            matched, and are compared with the poses that are found.
+        prior_radius: map units that a position may be off, where the file tells none.
+        prior_angle: degrees that a whole pose's rotation (10 by default) or gravity (5) may be off.
+        map_gravity: down in the map, for priors of gravity.
+        track: the queries are a sequence, in the order of the list: each is looked for where the
+            last one was, and localized as ever where it is not surely there.
 
     Returns:
         The figures of ``localize --json`` (docs/cli.md).
@@ -140,6 +155,8 @@ def main(
     check_rig_scale(rig_scale, rigs, results_rigs)
     outputs = Outputs(results, results_rigs, results_jsonl, results_sfm, logs, overwrite)
     outputs.check()
+    check_prior_arguments(priors, prior_radius, prior_angle, map_gravity, rigs is not None)
+    _check_track(track, rigs, priors, min_confidence)
     least_sure = None if min_confidence is None else LeastConfidence.parse(min_confidence)
     check_estimate_focal(estimate_focal, pose_estimator, rigs is not None)
     used_threads = set_num_threads(threads)
@@ -156,9 +173,14 @@ def main(
         has_global_features=global_features is not None,
         guess_cameras=estimate_focal,
     )
-    names = result_names([name for name, _ in inputs.listed], prepend_camera_name, full_names)
+    names = result_names(inputs.names, prepend_camera_name, full_names)
     if rigs is not None:
         inputs = with_rigs(inputs, rigs, rig_scale, pose_estimator)
+
+    if priors is not None:
+        known = priors_of(priors, inputs.names, prior_radius, prior_angle, map_gravity)
+        inputs = replace(inputs, priors=known)
+    inputs = replace(inputs, track=track)
 
     start = time.perf_counter()
     compressed = read_map(map, codec_file)
@@ -184,7 +206,8 @@ def main(
     if inputs.by_vlad:
         work = with_vlad(work, inputs, compressed, num_retrieved, allow_other_extractor, progress)
     stamps = [inputs.features, *([matcher_weights] if matcher_weights is not None else [])]
-    told = (options, outputs.with_matches, min_confidence)
+    with_matches = outputs.with_matches or track  # a sequence goes on from what was seen last
+    told = (options, with_matches, min_confidence)
     with (
         open_features(inputs.features) as file,
         Checkpoint(outputs.part, key_of(work, map, stamps, *told)) as done,
@@ -195,11 +218,11 @@ def main(
         )
         if done.num_resumed:
             logger.info(f"{outputs.part}: continuing after {done.num_resumed} queries")
-        localize_all(
-            work, localizer, file, done, outputs.with_matches, calibration, least_sure, progress
-        )
+        localize_all(work, localizer, file, done, with_matches, calibration, least_sure, progress)
         found, counts = query_totals(done)
-        rig_figures = {} if rigs is None else rig_totals(rig_records(done), str(rigs))
+        beside = {} if rigs is None else rig_totals(rig_records(done), str(rigs))
+        if priors is not None and inputs.priors is not None:
+            beside |= prior_totals(query_records(done), inputs.priors, priors)
         closest = work.retrieved if fallback == "closest" else None
         poses = poses_of(inputs.listed, found, closest, compressed)
         write_outputs(
@@ -222,11 +245,28 @@ def main(
     figures = figures_of(
         len(inputs.listed), found, counts, done.num_resumed, loaded - start, finished - loaded
     )
-    figures |= {"threads": used_threads, "results": str(results)} | rig_figures
+    if track:
+        figures["num_tracked"] = counts["tracked"]
+    figures |= {"threads": used_threads, "results": str(results)} | beside
     if least_sure is not None:
         figures["num_doubtful"] = counts["doubtful"]
     tell(figures, counts)
     return figures
+
+
+def _check_track(
+    track: bool, rigs: Path | None, priors: Path | None, min_confidence: str | None
+) -> None:
+    """Check what a sequence goes together with.
+
+    Raises:
+        InputError: rigs, other priors than the last frame, or a probability: calibrations are of
+            queries that are localized alone.
+    """
+    others = {"rigs": rigs, "priors": priors, "min_confidence": min_confidence}
+    for name, value in others.items():
+        if track and value is not None:
+            raise InputError(f"--track: excludes --{name}")
 
 
 def _check_choices(
