@@ -31,6 +31,7 @@ class CompressConf:
         code_targets: what a point's code should decode to: the 'mean' of its observations, or that
             mean 'sharpened' against the other points (``training.sharpen``); None leaves it to the
             codec. Codes for each observation have no target.
+        shared: the codec is one of a file of its own (``Source.shared``), and none is fitted.
     """
 
     selector: str = "hybrid"
@@ -46,6 +47,7 @@ class CompressConf:
     codec_train: str = "kept"
     code_targets: str | None = None
     codes_per_point: float = 1.0
+    shared: bool = False
 
     @property
     def sharpens(self) -> bool:

@@ -196,7 +196,8 @@ def keep_points(
     def select(problem: SelectionProblem, num_points: int) -> np.ndarray:
         return chosen(problem, conf.selector, num_points, seed=conf.seed, **conf.selector_options)
 
-    if codec is not None and conf.sharpens:  # the selector looks at what will be stored
+    # The selector looks at what will be stored.
+    if codec is not None and conf.sharpens and observations.targets is None:
         observations = with_sharpened_targets(observations, conf.seed, progress)
     problem = SelectionProblem.from_reference(reference, observations, codec)
     split = None

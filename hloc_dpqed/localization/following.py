@@ -19,11 +19,13 @@ from .solver import PoseSolver
 from .view import points_of_images, view_from
 
 SURE = 2.0  # times the inliers that a pose needs
+# Of the rough matches that must agree. Where a sequence jumped to a place that looks like the last
+# one, an eighth did, in the sequence itself a fifth (benchmarks/tracking.py --jumps).
+ROUGH_SHARE = 1 / 6
 ROUGH_KEYPOINTS = 192  # that the rough pose comes from
 GUIDED_IMAGES = 8  # whose points are looked for near the rough pose
 # What follows takes a pose that is a few pixels off, and a frame without one is localized as ever.
 ROUGH_RANSAC = {"min_num_trials": 20, "dyn_num_trials_multiplier": 1.0, "confidence": 0.999}
-LEAST_SIMILAR = 0.1  # quantile of the rough pose's inliers that a guided match must be as alike as
 
 
 def follow(
@@ -47,7 +49,8 @@ def follow(
         seen = points[rough.pairs[:, 1]]
         rows = few[rough.pairs[:, 0]]
         pose, inliers = _rough_pose(solver, query, pixels[rows], solver.xyz[seen])
-        if inliers.sum() >= SURE * solver.usual_least(len(seen), query.camera):
+        least = SURE * solver.usual_least(len(seen), query.camera)
+        if inliers.sum() >= max(least, ROUGH_SHARE * len(seen)):
             break
     else:
         return None
@@ -57,7 +60,7 @@ def follow(
     radius = float(ransac_options(solver.options)["max_error"])
     of_keypoint, of_point = pairs_within(pixels, view.keypoints.astype(np.float64) + 0.5, radius)
     alike = matcher.similarities(features, of_keypoint, view.codes[of_point])
-    least = float(np.quantile(rough.similarity[inliers], LEAST_SIMILAR))
+    least = float(rough.similarity[inliers].min())
     matches = mutually_best(of_keypoint, of_point, alike, least)
     matches.pairs[:, 1] = view.points[matches.pairs[:, 1]]
     found = Correspondences.collect([matches], matcher.map.num_points)

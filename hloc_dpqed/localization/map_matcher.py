@@ -191,18 +191,26 @@ class MapMatcher:
         ]
 
     def match_codes(self, features: ImageFeatures, codes: np.ndarray) -> Matches:
-        """Nearest neighbours of prepared features among rows of the map's codes.
+        """Mutual nearest neighbours of prepared features among rows of the map's codes.
 
         Returns:
-            Pairs of a keypoint and a position in ``codes``.
+            Pairs of a keypoint and a position in ``codes``: of equal codes the first.
         """
-        union, position = np.unique(self._points.row_of_code[codes], return_inverse=True)
+        union, first = np.unique(self._points.row_of_code[codes], return_index=True)
+        if len(union) == 0 or len(features.descriptors) == 0:
+            return Matches.empty()
         with team():
             query = self._points.onto_basis(self._points.tensor(features.descriptors))
-            matching = match_images if torch is not None else plain.match_images
-            rows = [self._points.tensor(position.ravel())]
-            (matches,) = matching(query, self._descriptors(union), rows, self.conf)
-        return matches
+            product = query @ self._descriptors(union).T
+        similarity = product if torch is None else product.cpu().numpy()
+        nearest = similarity.argmax(1)
+        highest = similarity[np.arange(len(nearest)), nearest]
+        mutual = np.flatnonzero(highest >= similarity.max(0)[nearest])
+        # Of keypoints as alike as one another the first has the point.
+        _, one = np.unique(nearest[mutual], return_index=True)
+        mutual = np.sort(mutual[one])
+        pairs = np.stack([mutual, first[nearest[mutual]]], 1).astype(np.int64)
+        return Matches(pairs, highest[mutual])
 
     def similarities(
         self, features: ImageFeatures, keypoints: np.ndarray, codes: np.ndarray

@@ -15,7 +15,7 @@ from .queries import Localization, Query
 
 TRACKED_IMAGES = 4  # that a frame is matched with
 SURE = 2.0  # times the inliers that a pose needs
-KEPT = 0.3  # of the last frame's inliers, at least: with fewer the place may have changed
+KEPT = 0.35  # of the last frame's inliers, at least: with fewer the place may have changed
 
 
 @dataclass(frozen=True)
