@@ -130,12 +130,12 @@ def test_plain_matches(name, make, seed, num_queries, num_rows, sizes, step):
     rng = np.random.default_rng(seed)
     query, database = make(rng, num_queries), make(rng, num_rows)
     images = [rng.integers(0, num_rows, size) for size in sizes]
-    before, plain.QUERY_ROWS = plain.QUERY_ROWS, step
+    before, plain.MOST_ROWS = plain.MOST_ROWS, step
     try:
         found = plain.match_images(query, database, images, CONFS[name])
         whole = plain.match_all(query, database, CONFS[name])
     finally:
-        plain.QUERY_ROWS = before
+        plain.MOST_ROWS = before
     images, found = [*images, np.arange(num_rows)], [*found, whole]
     for rows, matches in zip(images, found, strict=True):
         np.testing.assert_array_equal(

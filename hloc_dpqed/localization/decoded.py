@@ -14,7 +14,7 @@ from .direct import PointIndex
 
 BASIS_ROWS = 1024  # decoded to find the directions that all descriptors lie in
 BASIS_ENERGY = 2e-5  # of the descriptors, what those directions leave out
-DECODE_ROWS = 1 << 12  # at a time, which bounds the memory
+DECODE_ROWS = 1 << 10  # at a time, which bounds the memory
 
 
 class DecodedMap:
@@ -44,8 +44,8 @@ class DecodedMap:
         self._device = device
         self.distinct, self.row_of_code = distinct_rows(compressed.codes)
         self._basis: torch.Tensor | None = self._common_basis() if on_basis else None
-        width = compressed.codec.dim if self._basis is None else self._basis.shape[1]
-        self._fits = len(self.distinct) * width * 4 <= memory_limit
+        self._width = compressed.codec.dim if self._basis is None else self._basis.shape[1]
+        self._fits = len(self.distinct) * self._width * 4 <= memory_limit
         self.held: torch.Tensor | None = None
         self._index: PointIndex | None = None
         self._decoding, self._indexing = threading.Lock(), threading.Lock()
@@ -74,27 +74,35 @@ class DecodedMap:
 
     def _decode(self, rows: np.ndarray) -> torch.Tensor:
         """Descriptors of distinct codes, on the basis: (n, r) float32 on the device."""
-        parts = []
-        for start in range(0, max(len(rows), 1), DECODE_ROWS):
-            part = self.distinct[rows[start : start + DECODE_ROWS]]
-            decoded = self.tensor(self._map.codec.decode(self._map.codes[part]))
-            parts.append(self.onto_basis(decoded))
-        return np.concatenate(parts) if torch is None else torch.cat(parts)
+        shape = len(rows), self._width
+        if torch is None:
+            out = np.empty(shape, np.float32)
+        else:
+            out = torch.empty(shape, device=self._device)
+        for start in range(0, len(rows), DECODE_ROWS):
+            part = slice(start, start + DECODE_ROWS)
+            decoded = self._map.codec.decode(self._map.codes[self.distinct[rows[part]]])
+            out[part] = self.onto_basis(self.tensor(decoded))
+        return out
 
     def rows(self, rows: np.ndarray) -> torch.Tensor:
         """As ``_decode``, from memory where all descriptors fit there."""
+        return self.all()[self.tensor(rows)] if self._fits else self._decode(rows)
+
+    def all(self) -> torch.Tensor:
+        """Every row, (k, r); not a copy where they are held."""
         if not self._fits:
-            return self._decode(rows)
+            return self._decode(np.arange(len(self.distinct)))
         with self._decoding:
             if self.held is None:
                 self.held = self._decode(np.arange(len(self.distinct)))
-        return self.held[self.tensor(rows)]
+        return self.held
 
     def index(self) -> PointIndex:
         """An inverted file of all rows, made at the first use."""
         with self._indexing:
             if self._index is None:
-                self._index = PointIndex(self.rows(np.arange(len(self.distinct))).cpu())
+                self._index = PointIndex(self.all().cpu())
         return self._index
 
 

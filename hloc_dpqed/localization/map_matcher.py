@@ -246,7 +246,7 @@ class MapMatcher:
             pairs[:, 1] = candidates[pairs[:, 1]]
             matches = Matches(pairs, matches.similarity)
         else:
-            everything = self._descriptors(np.arange(len(self._points)))
+            everything = self._points.all()
             if torch is None:
                 matches = plain.match_all(query, everything, self.conf)
             elif self._is_mutual():
