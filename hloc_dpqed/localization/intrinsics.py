@@ -18,16 +18,16 @@ GUESSED_FOCAL = 1.2  # times the longer side: COLMAP's guess where nothing tells
 BETTER = 1.1
 
 
-def check_estimate_focal(estimate_focal: bool, pose_estimator: str, rigs: bool) -> None:
+def check_estimate_focal(estimate_focal: bool, rigs: bool) -> None:
     """Check what the estimation of a focal length goes together with.
 
     Raises:
-        InputError: poselib, or rigs, whose cameras are calibrated.
+        InputError: rigs, whose cameras are calibrated.
     """
-    if estimate_focal and pose_estimator != "pycolmap":
-        raise InputError("--estimate_focal: needs --pose_estimator pycolmap")
     if estimate_focal and rigs:
-        raise InputError("--estimate_focal: excludes --rigs, whose cameras are calibrated")
+        raise InputError(
+            "--estimate_focal (and --camera auto): excludes --rigs, whose cameras are calibrated"
+        )
 
 
 def with_free_focal(options: dict[str, Any]) -> dict[str, Any]:

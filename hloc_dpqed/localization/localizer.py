@@ -90,7 +90,6 @@ class Localizer(MapMatcher):
         memory_limit: int = 1 << 30,
     ):
         check_pose_estimator(pose_estimator)
-        check_estimate_focal(estimate_focal, pose_estimator, rigs=False)
         check_min_inliers(min_inliers)
         solver = PoseSolver(
             xyz=compressed.xyz,
@@ -224,7 +223,7 @@ class Localizer(MapMatcher):
             InputError: as ``localize``.
         """
         how = self._solver
-        check_estimate_focal(how.estimate_focal, how.pose_estimator, rigs=True)
+        check_estimate_focal(how.estimate_focal, rigs=True)
         rig = replace(rig, queries=[_in_camera(query) for query in rig.queries])
         alone = [self.solve(query, self.match_query(query)) for query in rig.queries]
         return solve_rig(

@@ -161,7 +161,7 @@ def main(
     _check_track(track, rigs, priors, min_confidence)
     least_sure = None if min_confidence is None else LeastConfidence.parse(min_confidence)
     estimate_focal = estimate_focal or camera == AUTO_CAMERA
-    check_estimate_focal(estimate_focal, pose_estimator, rigs is not None)
+    check_estimate_focal(estimate_focal, rigs is not None)
     used_threads = set_num_threads(threads)
     check_sources(images, queries, features, camera, extractor)
     photos = None
