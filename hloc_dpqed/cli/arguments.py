@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..choices import (
+    AUTO_CAMERA,
     BUDGET_SCOPES,
     CODE_TARGETS,
     CODEC_TRAIN,
@@ -160,12 +161,14 @@ def add_remove(sub: argparse.ArgumentParser) -> None:
     _map_to_map(sub)
 
 
-def _extractor(sub: argparse.ArgumentParser, default: str) -> None:
+def _extractor(sub: argparse.ArgumentParser, default: str, of_camera: str = "") -> None:
     choices = f"one of {', '.join(EXTRACTORS)}, or hloc:NAME of hloc's"
     sub.add_argument("--extractor", help=f"{choices}; default: {default}")
     sub.add_argument("--extractor_weights", type=Path, metavar="PATH", help="of a network")
     sub.add_argument(
-        "--camera", metavar="'MODEL WIDTH HEIGHT PARAMS...'", help="intrinsics of all photos"
+        "--camera",
+        metavar="'MODEL WIDTH HEIGHT PARAMS...'",
+        help=f"intrinsics of all photos{of_camera}",
     )
 
 
@@ -196,7 +199,11 @@ def add_localize(sub: argparse.ArgumentParser) -> None:
         "--features", type=Path, metavar="H5", help="needed without --images, else made"
     )
     sub.add_argument("--images", type=Path, metavar="DIR", help="photos to extract from")
-    _extractor(sub, "what the map says")
+    _extractor(
+        sub,
+        "what the map says",
+        f"; '{AUTO_CAMERA}' guesses by EXIF or the image's size, and refines with the pose",
+    )
     sub.add_argument("--results", type=Path, required=True, metavar="TXT")
     sub.add_argument(
         "--codec_file", type=Path, metavar="PATH", help="of a map without a codec of its own"

@@ -19,7 +19,7 @@ from .covisible import covisible_groups
 from .decoded import BASIS_ENERGY, common_basis, distinct_rows
 from .direct import EXACT_POINTS
 from .following import follow
-from .intrinsics import check_estimate_focal, with_free_focal
+from .intrinsics import check_estimate_focal
 from .map_matcher import MapMatcher
 from .pose import check_min_inliers, check_pose_estimator, estimation_options, query_seed
 from .priors import Prior, WithPrior, localize_with_prior
@@ -61,7 +61,8 @@ class Localizer(MapMatcher):
         min_inliers: of a pose that is believed, see ``pose.least_inliers``; 0 believes every pose,
             as hloc does.
         estimate_focal: the focal lengths of the queries are not known, and estimated with each
-            pose (``Localization.camera``).
+            pose (``Localization.camera``); those of cameras whose ``has_prior_focal_length`` is set
+            are nearly right.
         seed: of RANSAC, mixed with each query's name.
         device: torch device of the matching.
         memory_limit: bytes; the descriptors are decoded once, at the first query, where they fit,
@@ -89,12 +90,10 @@ class Localizer(MapMatcher):
         memory_limit: int = 1 << 30,
     ):
         check_pose_estimator(pose_estimator)
-        check_estimate_focal(estimate_focal, pose_estimator, rigs=False)
         check_min_inliers(min_inliers)
-        options = estimation_options(ransac_thresh, config)
         solver = PoseSolver(
             xyz=compressed.xyz,
-            options=with_free_focal(options) if estimate_focal else options,
+            options=estimation_options(ransac_thresh, config),
             pose_estimator=pose_estimator,
             best_first=best_first,
             min_inliers=min_inliers,
@@ -224,7 +223,7 @@ class Localizer(MapMatcher):
             InputError: as ``localize``.
         """
         how = self._solver
-        check_estimate_focal(how.estimate_focal, how.pose_estimator, rigs=True)
+        check_estimate_focal(how.estimate_focal, rigs=True)
         rig = replace(rig, queries=[_in_camera(query) for query in rig.queries])
         alone = [self.solve(query, self.match_query(query)) for query in rig.queries]
         return solve_rig(

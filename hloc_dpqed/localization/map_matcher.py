@@ -30,6 +30,7 @@ from ..scene.visibility import Visibility
 from ..threads import check_device, team
 from .decoded import DecodedMap
 from .direct import mutual_matches, voted_images
+from .intrinsics import copy_camera
 from .pose import least_inliers
 from .queries import Correspondences, Query
 from .solver import PoseSolver
@@ -136,6 +137,7 @@ class MapMatcher:
         point.
         """
         points, codes = points_of_images(self.map, retrieved)
+        camera = copy_camera(camera)  # a focal length that is estimated is written into it
         pairs: list[Matches] = []
         found = self._match_nearest(features, retrieved)
         for image in [*retrieved, None]:

@@ -20,6 +20,7 @@ from ..choices import POSE_ESTIMATORS
 from ..errors import InputError
 from ..scene.projection import in_front
 from .confidence import covariance_in_map
+from .focal import ransac_focal
 
 # Those of COLMAP's camera models that poselib knows; with others it finds nothing.
 POSELIB_MODELS = {
@@ -31,6 +32,7 @@ MIN_INLIERS = 4  # three points always fit some pose
 # measured in docs/reliability.md (benchmarks/false_poses.py).
 PER_CHANCE = 20.0
 CHANCE_SHARE = 0.04  # of the matches at most: in small images the threshold covers much
+LOCAL_STEPS = 2  # refinements of a pose whose focal length a sample told
 MOST_INLIERS = 1_000_000  # that can be asked for: more is a mistake
 
 
@@ -372,12 +374,43 @@ def ransac_poselib(
     known = poselib_camera(camera)
     if len(points2D) < MIN_INLIERS:
         return None
+    if options["estimation"].get("estimate_focal_length"):
+        return _ransac_focal(points2D, points3D, camera, options, seed)
     pose, told = poselib.estimate_absolute_pose(
         points2D, points3D, known, poselib_ransac(options, seed), {}
     )
     if told["num_inliers"] < MIN_INLIERS:
         return None
     return pycolmap.Rigid3d(pose.Rt), np.array(told["inliers"], bool)
+
+
+def _ransac_focal(
+    points2D: np.ndarray,
+    points3D: np.ndarray,
+    camera: pycolmap.Camera,
+    options: dict[str, Any],
+    seed: int,
+) -> tuple[pycolmap.Rigid3d, np.ndarray] | None:
+    """``ransac_poselib`` that writes the focal length into ``camera``."""
+    ransac = ransac_options(options)
+    found = ransac_focal(points2D, points3D, camera, ransac, ransac.get("random_seed", seed))
+    if found is None:
+        return None
+    pose, focal = found
+    params = camera.params.copy()
+    params[list(camera.focal_length_idxs())] = focal
+    camera.params = params.tolist()
+    # Samples of four are noisy: the pose is refined on what agrees with it, and that again.
+    for _ in range(LOCAL_STEPS):
+        inliers = reprojects(pose, points2D, points3D, camera, ransac["max_error"])
+        if inliers.sum() < MIN_INLIERS:
+            return None
+        refined = _refine(pose, inliers, points2D, points3D, camera, options)
+        if refined is None:
+            return None
+        pose = refined["cam_from_world"]
+    inliers = reprojects(pose, points2D, points3D, camera, ransac["max_error"])
+    return (pose, inliers) if inliers.sum() >= MIN_INLIERS else None
 
 
 def poselib_camera(camera: pycolmap.Camera) -> dict[str, Any]:

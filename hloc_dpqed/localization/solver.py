@@ -9,7 +9,7 @@ import pycolmap
 from ..choices import LEAST_INLIERS
 from ..io.features import ImageFeatures
 from .confidence import coverage, evidence_of
-from .intrinsics import copy_camera, has_focal
+from .intrinsics import BETTER, copy_camera, has_focal, with_free_focal, with_refined_focal
 from .pose import estimate_pose, estimate_pose_best_first, least_inliers, query_seed
 from .queries import Correspondences, Localization, Query
 
@@ -24,7 +24,8 @@ class PoseSolver:
         pose_estimator: of ``pose.POSE_ESTIMATORS``.
         best_first: RANSAC looks at the best match of each keypoint.
         min_inliers: of a pose that is believed, see ``pose.least_inliers``.
-        estimate_focal: the focal lengths of the cameras are not known.
+        estimate_focal: the focal lengths of the cameras are not known; those of which
+            ``has_prior_focal_length`` is set are nearly right.
         seed: of RANSAC, mixed with each query's name.
     """
 
@@ -43,11 +44,25 @@ class PoseSolver:
         camera: pycolmap.Camera,
         seed: int,
     ) -> dict[str, Any] | None:
-        """Pose from correspondences, of however many inliers, as ``estimate_pose`` returns it."""
+        """Pose from correspondences, of however many inliers, as ``estimate_pose`` returns it.
+
+        A focal length that is not known is written into ``camera``.
+        """
+        free = with_free_focal(self.options) if self.estimate_focal else self.options
+        return self._estimate(found, features, camera, seed, free)
+
+    def _estimate(
+        self,
+        found: Correspondences,
+        features: ImageFeatures,
+        camera: pycolmap.Camera,
+        seed: int,
+        options: dict[str, Any],
+    ) -> dict[str, Any] | None:
         # hloc's keypoints have pixel centres at integers, COLMAP's at +0.5: added here, once.
         points2D = features.keypoints[found.keypoint_index].astype(np.float64) + 0.5
         points3D = self.xyz[found.point_index]
-        how = (camera, self.options, seed, self.pose_estimator)
+        how = (camera, options, seed, self.pose_estimator)
         if not self.best_first:
             return estimate_pose(points2D, points3D, *how)
         return estimate_pose_best_first(points2D, points3D, found.best_of_keypoints(), *how)
@@ -67,8 +82,21 @@ class PoseSolver:
 
     def solve(self, query: Query, found: Correspondences, images: list[int]) -> Localization:
         """The outcome of a query with these matches, with ``images``."""
+        if not self.estimate_focal:
+            return self._solve(query, found, images, self.options)
+        free = self._solve(query, found, images, with_free_focal(self.options))
+        if not query.camera.has_prior_focal_length:
+            return free
+        told = self._solve(query, found, images, with_refined_focal(self.options))
+        rank = (told.cam_from_world is not None, BETTER * told.num_inliers)
+        return told if rank >= (free.cam_from_world is not None, free.num_inliers) else free
+
+    def _solve(
+        self, query: Query, found: Correspondences, images: list[int], options: dict[str, Any]
+    ) -> Localization:
         camera = copy_camera(query.camera) if self.estimate_focal else query.camera
-        answer = self.estimate(found, query.features, camera, query_seed(self.seed, query.name))
+        seed = query_seed(self.seed, query.name)
+        answer = self._estimate(found, query.features, camera, seed, options)
         if answer is None:
             return Localization(query.name, None, 0, np.zeros(len(found), bool), found, images)
         believed = self.believes(answer, found, camera)

@@ -7,11 +7,13 @@ from pathlib import Path
 import pycolmap
 from tqdm import tqdm
 
+from ..choices import AUTO_CAMERA
 from ..errors import InputError
 from ..io.features import ImageFeatures, LocalFeatures, feature_kind, open_features
-from ..io.lists import read_queries
+from ..io.lists import read_names, read_queries
 from ..io.rigs import RigFrame, frames_of_all, read_rigs
 from ..io.same_image import features_for_camera, scaling
+from ..localization.intrinsics import guess_camera
 from ..localization.priors import Prior
 from ..localization.queries import Query, RigQuery
 from ..localization.retrieval import retrieve
@@ -103,7 +105,7 @@ def check_sources(
         return
     if queries is None or features is None:
         raise InputError("--queries and --features are needed, or --images")
-    if camera is not None or extractor is not None:
+    if extractor is not None or camera not in (None, AUTO_CAMERA):
         raise InputError("--camera and --extractor need --images")
 
 
@@ -115,6 +117,7 @@ def read_inputs(
     retrieval: Path | str | None,
     has_global_features: bool,
     guess_cameras: bool,
+    camera: str | None = None,
 ) -> Inputs:
     """Read the query list, or list the photos; after ``check_sources``.
 
@@ -127,12 +130,34 @@ def read_inputs(
         listed = photo_queries(photos.folder, queries, photos.camera, guess=guess_cameras)
         if retrieval is None and not has_global_features:
             retrieval = "none"
+    elif camera == AUTO_CAMERA:
+        assert queries is not None and features is not None
+        listed = _guessed(read_names(queries), features)
     else:
         assert queries is not None
         listed = read_queries(queries)
     kept = features is not None
     file = Path(f"{results}.features.h5") if features is None else Path(features)
     return Inputs(listed, None, file, kept, photos, retrieval)
+
+
+def _guessed(names: list[str], features: Path) -> QueryList:
+    """Cameras of which only the size of the image is known.
+
+    Raises:
+        InputError: the feature file does not tell one.
+    """
+    listed = []
+    with open_features(features) as file:
+        file.check_names(names)
+        for name in names:
+            size = file.image_size(name)
+            if size is None:
+                raise InputError(
+                    f"--camera auto: {features} tells no image_size of {name!r}; pass --images DIR"
+                )
+            listed.append((name, guess_camera(*size)))
+    return listed
 
 
 def with_rigs(inputs: Inputs, rigs: Path, scale: float, pose_estimator: str) -> Inputs:

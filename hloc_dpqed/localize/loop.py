@@ -41,7 +41,7 @@ def key_of(
         with_matches: whether the records hold what was matched.
         min_confidence: as asked for.
     """
-    conf = {
+    conf: dict[str, Any] = {
         "queries": [
             [n, str(c.model.name), c.width, c.height, c.params.tolist()] for n, c in work.queries
         ],
@@ -57,6 +57,8 @@ def key_of(
             np.__version__,
         ],
     }
+    if options["estimate_focal"]:
+        conf["told_focal"] = [name for name, c in work.queries if c.has_prior_focal_length]
     if work.track:
         conf["track"] = True
     if work.priors is not None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..choices import FALLBACKS, LEAST_INLIERS
+from ..choices import AUTO_CAMERA, FALLBACKS, LEAST_INLIERS
 from ..errors import InputError
 from ..io.checkpoint import Checkpoint
 from ..io.features import feature_kind, open_features
@@ -128,6 +128,8 @@ def main(
             ``global_features``, and where the map cannot retrieve by them, they are matched with
             the whole map.
         camera: MODEL WIDTH HEIGHT PARAMS... of all photos; by default ``queries`` or EXIF tells.
+            'auto' guesses the camera of each query from EXIF, else from the size of the image, and
+            estimates its focal length with the pose; ``queries`` then is a list of names.
         extractor, extractor_weights: instead of what the map says; see ``map.main``.
         min_confidence: such as ``0.9@0.25/2``: a pose that is less probably within these map units
             and degrees is left out and counted as doubtful; of a map with a calibration.
@@ -158,7 +160,8 @@ def main(
     check_prior_arguments(priors, prior_radius, prior_angle, map_gravity, rigs is not None)
     _check_track(track, rigs, priors, min_confidence)
     least_sure = None if min_confidence is None else LeastConfidence.parse(min_confidence)
-    check_estimate_focal(estimate_focal, pose_estimator, rigs is not None)
+    estimate_focal = estimate_focal or camera == AUTO_CAMERA
+    check_estimate_focal(estimate_focal, rigs is not None)
     used_threads = set_num_threads(threads)
     check_sources(images, queries, features, camera, extractor)
     photos = None
@@ -172,6 +175,7 @@ def main(
         retrieval,
         has_global_features=global_features is not None,
         guess_cameras=estimate_focal,
+        camera=camera,
     )
     names = result_names(inputs.names, prepend_camera_name, full_names)
     if rigs is not None:
