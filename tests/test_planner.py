@@ -213,6 +213,12 @@ def test_candidate_plans_respect_the_budget():
     rich = candidate_plans(256, 1000, 10_000_000, "total")
     assert {p.code_bytes for p in rich if p.codec == "drqed"} == {8}
     assert {(p.xyz_pixels, p.score_levels) for p in rich} == {(0.25, 16)}
+    # Nor need a point have one code only, where there is room for more.
+    assert [p.codes_per_point for p in rich if p.codec == "drqed"] == [1.0, 1.4, 2.0]
+    assert [p.conf(base, 1).codes_per_point for p in rich][:3] == [1.0, 1.4, 2.0]
+    some = candidate_plans(256, 1000, 50_000, "total")
+    assert [p.codes_per_point for p in some if p.codec == "drqed"] == [1.0, 1.4]
+    assert {p.codes_per_point for p in candidate_plans(256, 1000, 35_000, "total")} == {1.0}
 
 
 def test_shared_plans_have_sizes_that_the_codec_has():
@@ -240,7 +246,11 @@ def test_of_level_plans_of_two_families_the_one_with_more_matches_is_best():
     assert best_first([many, matched])[0] is matched
     assert best_first([many, matched, fitted])[0] is matched
     assert best_first([replace(fitted, correct=70), many, matched])[0].correct == 70
-    # Of fitted plans alone the one with most points, as ever.
+    # Of fitted plans alone the one with most points, as ever; with as many, more codes may win.
+    several = replace(fitted, plan=replace(fitted.plan, codes_per_point=2.0), correct=60)
+    assert best_first([fitted, several])[0] is several
+    assert best_first([several, replace(fitted, correct=61)])[0].correct == 61
+    assert best_first([several, replace(fitted, num_points=251)])[0].num_points == 251
     assert best_first([made(-8.0, 250, 90, False), made(-8.0, 300, 50, False)])[0].num_points == 300
 
 

@@ -12,6 +12,7 @@ from ..mapfile import SCORE_LEVELS, XYZ_PIXELS
 T = TypeVar("T")
 
 CODE_SIZES = (2, 3, 4, 6, 8)
+CODES_PER_POINT = (1.4, 2.0)  # tried where the budget holds all points with the largest code
 CODEC_PARTS = (0.1, 0.2, 0.3, 0.45, 0.6)  # of the file, for codebooks and decoder
 PCA_SIZES = (8, 12, 16, 24, 32)  # bytes of a code of ``pca``, two dimensions each
 START_SIZES, START_PART = (2, 4, 8), 0.3  # where the search begins; two of these sizes
@@ -32,6 +33,7 @@ class Plan:
         codec_part: share of the budget for the codec, where it can take any size; 0 elsewhere.
         xyz_pixels, score_levels: as in ``CompressConf``.
         code_targets: as in ``CompressConf``, unless the user says what they are.
+        codes_per_point: as in ``CompressConf``, unless the user asks for more than one.
         shared: the codec is the one that comes along, and the map holds its hash only.
     """
 
@@ -43,13 +45,15 @@ class Plan:
     score_levels: int = SCORE_LEVELS
     code_targets: str | None = None
     shared: bool = False
+    codes_per_point: float = 1.0
 
     def __str__(self) -> str:
         options = "".join(f" {key}={value}" for key, value in self.options.items())
         part = f", {self.codec_part:.0%} for the codec" if self.codec_part else ""
         coarse = f", {self.xyz_pixels:g} px" if self.xyz_pixels != XYZ_PIXELS else ""
+        many = f", {self.codes_per_point:g} codes a point" if self.codes_per_point > 1 else ""
         name = f"shared {self.codec}" if self.shared else self.codec
-        return f"{name} {self.code_bytes} B{options}{part}{coarse}"
+        return f"{name} {self.code_bytes} B{options}{part}{coarse}{many}"
 
     def conf(self, base: CompressConf, budget: int) -> CompressConf:
         """``base`` with what this plan decides for a file of ``budget`` bytes."""
@@ -63,6 +67,7 @@ class Plan:
             score_levels=self.score_levels,
             code_targets=base.code_targets or self.code_targets,
             shared=self.shared,
+            codes_per_point=max(base.codes_per_point, self.codes_per_point),
         )
 
 
@@ -82,7 +87,13 @@ def candidate_plans(dim: int, num_points: int, budget: int, scope: str) -> list[
     simple = [Plan("sign", dim // 8, code_targets="sharpened")] if dim % 8 == 0 else []
     largest = CODE_SIZES[-1]
     if num_points * (largest + 8) <= 0.5 * budget:
-        return [Plan("drqed", largest, codec_part=0.45), *simple]
+        plan = Plan("drqed", largest, codec_part=0.45)
+        more = [
+            replace(plan, codes_per_point=codes)
+            for codes in CODES_PER_POINT
+            if num_points * codes * (largest + 8) <= 0.5 * budget
+        ]
+        return [plan, *more, *simple]
     frugal: dict[str, Any] = {"xyz_pixels": FRUGAL_PIXELS, "score_levels": FRUGAL_LEVELS}
     sizes = START_SIZES[:2]
     if num_points * (sizes[1] + OTHER_BYTES) <= (1 - START_PART) * budget:  # all fit

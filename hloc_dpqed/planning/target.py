@@ -229,7 +229,8 @@ class _Search:
         if shared is not None:
             plans += shared_plans(shared.codec, points, size, "total")
         if not self.conf.shared:
-            plans += candidate_plans(dim, points, size, "total")
+            every = candidate_plans(dim, points, size, "total")
+            plans += [plan for plan in every if plan.codes_per_point == 1]
         return plans
 
     def _none_reaches(self) -> InputError:

@@ -114,6 +114,7 @@ class Trials:
         self.share = self.held.reference.num_points / reference.num_points
         self.extent = scene_extent(self.held.reference.cam_from_world)
         self._kept = keep_points(self.held.reference, self.held.observations, conf)
+        self._by_codes = {conf.codes_per_point: self._kept}
 
     @functools.cached_property
     def _kept_shared(self) -> KeptPoints:
@@ -129,7 +130,16 @@ class Trials:
         return keep_points(self.held.reference, observations, conf, lambda: codec)
 
     def kept(self, conf: CompressConf) -> KeptPoints:
-        kept = self._kept_shared if conf.shared else self._kept
+        if conf.shared:
+            kept = self._kept_shared
+        else:
+            codes = conf.codes_per_point
+            if codes not in self._by_codes:
+                own = replace(self.conf, codes_per_point=codes)
+                self._by_codes[codes] = keep_points(
+                    self.held.reference, self.held.observations, own
+                )
+            kept = self._by_codes[codes]
         return kept.at(conf.xyz_pixels, conf.score_levels)
 
     def run(self, plan: Plan, budget: int, scope: str) -> Outcome:
@@ -247,14 +257,18 @@ def best_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
     Held-out images are few, and see a part of the map: where they cannot tell two plans apart, the
     one with more points has more for queries from elsewhere. Shared codes differ in nothing but
     their length, which trades points for matches: of these, and between them and the best of the
-    others, it is the plan with most correct matches.
+    others, it is the plan with most correct matches; and so it is of several codes a point, which
+    are tried where all points fit, and one.
     """
     ranked = sorted(outcomes, key=_rank)
     level = [o for o in ranked if o.score <= ranked[0].score + LEVEL]
     fitted = [o for o in level if not o.plan.shared]
     shared = [o for o in level if o.plan.shared]
     if fitted:
-        shared.append(max(fitted, key=lambda outcome: outcome.num_points))  # the first of equals
+        simple = [o for o in fitted if o.plan.codes_per_point == 1] or fitted
+        most = max(simple, key=lambda outcome: outcome.num_points)  # the first of equals
+        several = [o for o in fitted if o.plan.codes_per_point > 1]
+        shared += [most, *(o for o in several if o.num_points >= most.num_points)]
     best = max(shared, key=lambda outcome: outcome.correct)
     return [best, *(o for o in ranked if o is not best)]
 

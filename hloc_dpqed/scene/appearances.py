@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import InputError
 from .reference import Observations, ReferenceMap
 from .visibility import Visibility
 
@@ -47,16 +46,9 @@ def split_points(
     Args:
         codes_per_point: rows for each point, on average over the map, at least 1. There are fewer
             where tracks are too short.
-
-    Raises:
-        InputError: scipy is not installed.
     """
-    try:
-        from scipy.cluster.hierarchy import fcluster, linkage
-    except ImportError as error:
-        raise InputError(
-            "--codes_per_point needs scipy: pip install 'hloc_dpqed[appearances]'"
-        ) from error
+    from scipy.cluster.hierarchy import fcluster, linkage  # whoever only reads maps needs none
+
     points, order, ends = _tracks(observations)
     extra = round((codes_per_point - 1) * observations.num_points)
     descriptors = observations.descriptors
