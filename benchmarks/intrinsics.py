@@ -3,9 +3,10 @@
     python benchmarks/intrinsics.py [--scenes south-building castle-P30] [--fraction 0.03]
 
 The listed queries of a map of 3 % of the points, over seeds of RANSAC, threshold 12 pixels.
-``known``: the list's cameras. ``auto``: COLMAP's guess from the size of the image alone, the focal
-length estimated with the pose. ``told``: the same, from a focal length that is 5 % too long, as
-EXIF may have it. ``believed``: the guess, not estimated. Each with both estimators of poses.
+``known``: the list's cameras. ``auto``: COLMAP's guess from the size of the image alone, focal
+length and distortion estimated with the pose. ``told``: the same, from a focal length that is 5 %
+too long, as EXIF may have it. ``believed``: the guess, not estimated. Each with both estimators of
+poses.
 """
 
 import argparse
@@ -55,7 +56,11 @@ def row_of(
         for query in queries:
             camera, free = cameras(query.camera)[name]
             localizer = Localizer(
-                compressed, pose_estimator=estimator, estimate_focal=free, seed=seed
+                compressed,
+                pose_estimator=estimator,
+                estimate_focal=free,
+                estimate_lens=free,
+                seed=seed,
             )
             assert query.features is not None and query.retrieved is not None
             retrieved = [rows[image] for image in query.retrieved if image in rows]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..codecs import Codec, fit_codec
+from ..codecs.base import PointEncoder
 from ..errors import InputError
 from ..io.sizes import format_size
 from ..mapfile import canonical_map, to_bytes
@@ -70,6 +71,7 @@ class Compressor:
         # By rows, where points have several codes.
         self.reference, self.observations = self.kept.reference, self.kept.observations
         self._encoded: tuple[Codec, np.ndarray, np.ndarray] | None = None
+        self._encoder: tuple[Codec, PointEncoder | None] | None = None
         self.scores = self.observations.scores
         if conf.granularity == "point":
             self.scores = self.kept.scores
@@ -138,7 +140,17 @@ class Compressor:
         return canonical_map(compressed, xyz_pixels=self.conf.xyz_pixels)
 
     def _codes(self, codec: Codec, rows: np.ndarray) -> np.ndarray:
-        """Codes of points, or of observations; each is encoded once with the same codec."""
+        """Codes of points, or of observations; each is encoded once with the same codec.
+
+        Those of points may depend on which others are kept (``Codec.point_encoder``).
+        """
+        if self.conf.sharpens:
+            if self._encoder is None or self._encoder[0] is not codec:
+                everything = np.arange(self.reference.num_points)
+                encoder = codec.point_encoder(self._observations_of(everything))
+                self._encoder = codec, encoder
+            if self._encoder[1] is not None:
+                return self._encoder[1](rows)
         if self._encoded is None or self._encoded[0] is not codec:
             codes = np.zeros((len(self.scores), codec.code_size), np.uint8)
             self._encoded = codec, codes, np.zeros(len(codes), bool)

@@ -3,8 +3,8 @@
 pycolmap's minimal solver is P4Pf (Larsson, Kukelova and Zheng, "Making Minimal Solvers for Absolute
 Pose Estimation Compact and Robust", ICCV 2017), which does not look at the camera's own focal
 length; the refinement then holds it free. Where something tells it nearly, such as EXIF, a pose is
-found with that too, and the refinement goes on from there. The principal point and the distortion
-stay as given.
+found with that too, and the refinement goes on from there. The principal point stays as given, and
+the distortion does unless it is a guess too.
 """
 
 from typing import Any
@@ -16,6 +16,7 @@ from ..errors import InputError
 GUESSED_FOCAL = 1.2  # times the longer side: COLMAP's guess where nothing tells it
 # Times as many inliers as the focal length that was told must have one that is found without it.
 BETTER = 1.1
+LENS_INLIERS = 50  # from which a distortion that is not known is refined: fewer fit any
 
 
 def check_estimate_focal(estimate_focal: bool, rigs: bool) -> None:
@@ -47,6 +48,12 @@ def with_refined_focal(options: dict[str, Any]) -> dict[str, Any]:
     pycolmap writes it into that camera: pass a copy.
     """
     return {**options, "refinement": {**options["refinement"], "refine_focal_length": True}}
+
+
+def with_refined_lens(options: dict[str, Any]) -> dict[str, Any]:
+    """As ``with_refined_focal``, and the distortion with it."""
+    refinement = {"refine_focal_length": True, "refine_extra_params": True}
+    return {**options, "refinement": {**options["refinement"], **refinement}}
 
 
 def guess_camera(width: int, height: int) -> pycolmap.Camera:

@@ -63,6 +63,7 @@ class Localizer(MapMatcher):
         estimate_focal: the focal lengths of the queries are not known, and estimated with each
             pose (``Localization.camera``); those of cameras whose ``has_prior_focal_length`` is set
             are nearly right.
+        estimate_lens: with ``estimate_focal``: the distortion is not known either.
         seed: of RANSAC, mixed with each query's name.
         device: torch device of the matching.
         memory_limit: bytes; the descriptors are decoded once, at the first query, where they fit,
@@ -85,6 +86,7 @@ class Localizer(MapMatcher):
         config: dict[str, Any] | None = None,
         min_inliers: int = LEAST_INLIERS,
         estimate_focal: bool = False,
+        estimate_lens: bool = False,
         seed: int = 0,
         device: str = "cpu",
         memory_limit: int = 1 << 30,
@@ -98,6 +100,7 @@ class Localizer(MapMatcher):
             best_first=best_first,
             min_inliers=min_inliers,
             estimate_focal=estimate_focal,
+            estimate_lens=estimate_focal and estimate_lens,
             seed=seed,
         )
         super().__init__(

@@ -9,8 +9,22 @@ import pycolmap
 from ..choices import LEAST_INLIERS
 from ..io.features import ImageFeatures
 from .confidence import coverage, evidence_of
-from .intrinsics import BETTER, copy_camera, has_focal, with_free_focal, with_refined_focal
-from .pose import estimate_pose, estimate_pose_best_first, least_inliers, query_seed
+from .intrinsics import (
+    BETTER,
+    LENS_INLIERS,
+    copy_camera,
+    has_focal,
+    with_free_focal,
+    with_refined_focal,
+    with_refined_lens,
+)
+from .pose import (
+    estimate_pose,
+    estimate_pose_best_first,
+    least_inliers,
+    query_seed,
+    refine_from,
+)
 from .queries import Correspondences, Localization, Query
 
 
@@ -26,6 +40,7 @@ class PoseSolver:
         min_inliers: of a pose that is believed, see ``pose.least_inliers``.
         estimate_focal: the focal lengths of the cameras are not known; those of which
             ``has_prior_focal_length`` is set are nearly right.
+        estimate_lens: the distortion is not known either.
         seed: of RANSAC, mixed with each query's name.
     """
 
@@ -36,6 +51,7 @@ class PoseSolver:
     min_inliers: int
     estimate_focal: bool
     seed: int
+    estimate_lens: bool = False
 
     def estimate(
         self,
@@ -97,6 +113,8 @@ class PoseSolver:
         camera = copy_camera(query.camera) if self.estimate_focal else query.camera
         seed = query_seed(self.seed, query.name)
         answer = self._estimate(found, query.features, camera, seed, options)
+        if self.estimate_lens and answer is not None:
+            answer, camera = self._with_lens(answer, found, query.features, camera)
         if answer is None:
             return Localization(query.name, None, 0, np.zeros(len(found), bool), found, images)
         believed = self.believes(answer, found, camera)
@@ -118,3 +136,25 @@ class PoseSolver:
             evidence=evidence if believed else None,
             camera=camera if self.estimate_focal and believed else None,
         )
+
+    def _with_lens(
+        self,
+        answer: dict[str, Any],
+        found: Correspondences,
+        features: ImageFeatures,
+        camera: pycolmap.Camera,
+    ) -> tuple[dict[str, Any], pycolmap.Camera]:
+        """The pose and camera with the distortion refined too, where as many matches agree."""
+        if answer["num_inliers"] < LENS_INLIERS:
+            return answer, camera
+        lens = copy_camera(camera)
+        refined = refine_from(
+            answer["cam_from_world"].matrix(),
+            features.keypoints[found.keypoint_index].astype(np.float64) + 0.5,
+            self.xyz[found.point_index],
+            lens,
+            with_refined_lens(self.options),
+        )
+        if refined is None or refined["num_inliers"] < answer["num_inliers"]:
+            return answer, camera
+        return refined, lens

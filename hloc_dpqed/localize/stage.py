@@ -129,7 +129,8 @@ def main(
             the whole map.
         camera: MODEL WIDTH HEIGHT PARAMS... of all photos; by default ``queries`` or EXIF tells.
             'auto' guesses the camera of each query from EXIF, else from the size of the image, and
-            estimates its focal length with the pose; ``queries`` then is a list of names.
+            estimates its focal length and distortion with the pose; ``queries`` then is a list of
+            names.
         extractor, extractor_weights: instead of what the map says; see ``map.main``.
         min_confidence: such as ``0.9@0.25/2``: a pose that is less probably within these map units
             and degrees is left out and counted as doubtful; of a map with a calibration.
@@ -201,6 +202,8 @@ def main(
         "estimate_focal": estimate_focal,
         "seed": seed,
     }
+    if camera == AUTO_CAMERA:
+        options["estimate_lens"] = True
     localizer = Localizer(compressed, matcher_weights=matcher_weights, device=device, **options)
     loaded = time.perf_counter()
 
