@@ -3,8 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
+from hloc_dpqed import compress
+from hloc_dpqed.codecs.file import codec_hash
+from hloc_dpqed.codecs.nested import ChosenCodes
 from hloc_dpqed.codecs.shipped import shipped_codec
 from hloc_dpqed.compression.conf import CompressConf
 from hloc_dpqed.compression.engine import Compressor
@@ -142,3 +146,36 @@ def test_few_centroids_give_fewer_options(fountain):
     codec = shipped_codec("superpoint").head(1)
     codes = codec.point_encoder(observations)(np.arange(reference.num_points))
     assert codes.shape == (reference.num_points, 1) and codes.dtype == np.uint8
+
+
+@pytest.mark.parametrize("budget", [6_000, 9_111])
+def test_budgets_hold_what_points_choose(fountain, tmp_path, budget):
+    """The size is searched with codes that are not chosen yet."""
+    features = fountain / "feats-superpoint.h5"
+    for name, threads in (("a", 1), ("b", 2)):
+        compress.main(
+            fountain / "sfm",
+            features,
+            tmp_path / name,
+            codec="shipped",
+            code_bytes=3,
+            budget=budget,
+            threads=threads,
+            progress=False,
+        )
+    assert 0.97 * budget < (tmp_path / "a").stat().st_size <= budget
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_budgets_are_kept_where_chosen_codes_take_more(fountain, monkeypatch):
+    reference = read_reference(fountain / "sfm")
+    observations = read_observations(reference, fountain / "feats-superpoint.h5")
+    codec = shipped_codec("superpoint").head(4)
+    alike = lambda self, rows: np.zeros((len(rows), 4), np.uint8)  # noqa: E731
+    monkeypatch.setattr(ChosenCodes, "nearest", alike)  # entropy-coded to nothing
+    conf = CompressConf("random", "nested", 4)
+    compressor = Compressor(
+        reference, observations, conf, codec=codec, codec_hash=codec_hash(codec.whole())
+    )
+    compressed, data = compressor.fit_budget(9_000, "total")
+    assert 6_000 < len(data) <= 9_000 and compressed.num_points > 100

@@ -82,6 +82,9 @@ class PointEncoder(Protocol):
                 (s, code_size) uint8.
         """
 
+    def nearest(self, rows: np.ndarray) -> np.ndarray:
+        """The same as if each point was alone, which takes less time."""
+
 
 class Codec(ABC):
     """A fitted quantizer of D-dimensional descriptors.
@@ -133,6 +136,14 @@ class Codec(ABC):
     @abstractmethod
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """(N, code_size) uint8 codes to (N, D) float32, L2-normalised rows."""
+
+    def sharpened(
+        self, observations: Observations, seed: int = 0, progress: bool = False
+    ) -> np.ndarray:
+        """``training.sharpen.sharpened_descriptors`` for codes of this codec: (P, D) float16."""
+        from ..training.sharpen import sharpened_descriptors
+
+        return sharpened_descriptors(observations, seed, progress)
 
     def point_encoder(self, observations: Observations) -> "PointEncoder | None":
         """What gives the codes of points that are kept together, where these decide them.

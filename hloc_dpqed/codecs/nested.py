@@ -8,6 +8,7 @@ by ``tools/train_codec.py`` it is what ships in ``codecs/pretrained``.
 """
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ MAX_BYTES = 32  # of a code
 _BEAM = 8
 _BASIS_ROWS = 65_536
 _LATENT_ROWS = 1 << 16
+_VISITS, _RATE = 10, 0.02  # of the sharpening of targets
 _MOST_OPTIONS, _OPTIONS = 1 << 19, (8, 64)  # codes that a map's points choose from: in all, of each
 
 
@@ -170,6 +172,18 @@ class NestedCodec(Codec):
             spread_rows(block, len(descriptors), ENCODE_ROWS)
         return pack_bits(indices, self._used)
 
+    def sharpened(
+        self, observations: Observations, seed: int = 0, progress: bool = False
+    ) -> np.ndarray:
+        """In the space of the centroids and in fewer steps, which takes a seventh of the time: the
+        points choose among codes later, and lose a hundredth of their matches by it."""
+        from ..training.sharpen import sharpened_descriptors
+
+        inside = replace(observations, descriptors=self.latents(observations.descriptors))
+        aims = sharpened_descriptors(inside, seed, progress, visits=_VISITS, rate=_RATE)
+        aims = project(aims, self._turned)
+        return unit_rows(aims, out=aims).astype(np.float16)
+
     def point_encoder(self, observations: Observations) -> "ChosenCodes":
         """Codes that the points' observations choose among the nearest to their targets."""
         return ChosenCodes(self, observations)
@@ -285,6 +299,11 @@ class ChosenCodes:
             torch.from_numpy(self._errors[rows]),
         )
         return pack_bits(indices[np.arange(len(rows)), chosen], self.codec._used)
+
+    def nearest(self, rows: np.ndarray) -> np.ndarray:
+        """As ``base.PointEncoder`` says."""
+        self._find(rows[~self._done[rows]])
+        return pack_bits(self._indices[rows, 0].astype(np.int64), self.codec._used)
 
     def _find(self, rows: np.ndarray) -> None:
         """The options of the points ``rows``: the codes nearest to their targets."""

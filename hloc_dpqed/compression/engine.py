@@ -66,6 +66,7 @@ class Compressor:
             conf,
             (lambda: self.fit(np.arange(self.reference.num_points))) if known else None,
             work.progress,
+            codec,
         )
         self.problem = self.kept.problem
         # By rows, where points have several codes.
@@ -103,7 +104,7 @@ class Compressor:
         part = self.kept.observations_of(rows)
         if not self.conf.sharpens:
             return part
-        sharpened = self.kept.sharpened(self.conf.seed, self.work.progress)
+        sharpened = self.kept.sharpened(self.conf.seed, self.work.progress, self._given)
         return replace(part, targets=sharpened[rows])
 
     def compress(self, num_points: int) -> CompressedMap:
@@ -111,11 +112,14 @@ class Compressor:
         return self.with_points(self.kept.rows(num_points))
 
     @steady_products()
-    def with_points(self, rows: np.ndarray, codec: Codec | None = None) -> CompressedMap:
+    def with_points(
+        self, rows: np.ndarray, codec: Codec | None = None, draft: bool = False
+    ) -> CompressedMap:
         """The map with the rows ((k,) int64, increasing) of ``kept``, in the file's order.
 
         Args:
             codec: a fitted codec; by default what ``fit`` gives.
+            draft: of codes of about the size of those that the points would choose.
         """
         reference = self.reference
         codec = codec or self.fit(rows)
@@ -130,7 +134,7 @@ class Compressor:
             visibility=visibility,
             granularity=self.conf.granularity,
             codec=codec,
-            codes=self._codes(codec, code_rows),
+            codes=self._codes(codec, code_rows, draft),
             scores=self.scores[code_rows],
             global_descriptors=self.global_descriptors,
             metadata=provenance(self.conf)
@@ -139,18 +143,14 @@ class Compressor:
         )
         return canonical_map(compressed, xyz_pixels=self.conf.xyz_pixels)
 
-    def _codes(self, codec: Codec, rows: np.ndarray) -> np.ndarray:
+    def _codes(self, codec: Codec, rows: np.ndarray, draft: bool = False) -> np.ndarray:
         """Codes of points, or of observations; each is encoded once with the same codec.
 
         Those of points may depend on which others are kept (``Codec.point_encoder``).
         """
-        if self.conf.sharpens:
-            if self._encoder is None or self._encoder[0] is not codec:
-                everything = np.arange(self.reference.num_points)
-                encoder = codec.point_encoder(self._observations_of(everything))
-                self._encoder = codec, encoder
-            if self._encoder[1] is not None:
-                return self._encoder[1](rows)
+        encoder = self._point_encoder(codec)
+        if encoder is not None:
+            return encoder.nearest(rows) if draft else encoder(rows)
         if self._encoded is None or self._encoded[0] is not codec:
             codes = np.zeros((len(self.scores), codec.code_size), np.uint8)
             self._encoded = codec, codes, np.zeros(len(codes), bool)
@@ -163,6 +163,14 @@ class Compressor:
             codes[missing] = codec.encode(described)
         done[missing] = True
         return codes[rows]
+
+    def _point_encoder(self, codec: Codec) -> PointEncoder | None:
+        if not self.conf.sharpens:
+            return None
+        if self._encoder is None or self._encoder[0] is not codec:
+            everything = np.arange(self.reference.num_points)
+            self._encoder = codec, codec.point_encoder(self._observations_of(everything))
+        return self._encoder[1]
 
     @steady_products()
     def to_bytes(self, compressed: CompressedMap) -> bytes:
@@ -198,7 +206,7 @@ class Compressor:
         # Sizes may waver, as some selections are made anew for each count: only what was measured
         # is trusted.
         while low + 1 < high:
-            candidate = self.with_points(self.kept.rows(count), codec)
+            candidate = self.with_points(self.kept.rows(count), codec, draft=True)
             data = self.to_bytes(candidate)
             codes = candidate.codes.nbytes
             spare = budget - (codes if scope == "codes" else len(data))
@@ -218,6 +226,14 @@ class Compressor:
                 step = -(count // 8)
             wanted = total if nearly else count + (step or 1)
             count = min(max(wanted, low + 1), high - 1)
+        while low and self._point_encoder(codec) is not None:
+            candidate = self.with_points(self.kept.rows(low), codec)
+            data = self.to_bytes(candidate)
+            over = (candidate.codes.nbytes if scope == "codes" else len(data)) - budget
+            best = candidate, data
+            if over <= 0:
+                break
+            low, best = max(low - 1 - int(over // each), 0), None
         if best is None:
             raise self._nothing_fits(budget, codec)
         return best
@@ -265,7 +281,7 @@ class Compressor:
         return self.kept.affordable(budget, fixed, code_size, per_observation, scope == "codes")
 
     def _smallest(self, codec: Codec) -> bytes:
-        return self.to_bytes(self.with_points(self.kept.rows(1), codec))
+        return self.to_bytes(self.with_points(self.kept.rows(1), codec, draft=True))
 
     def _nothing_fits(self, budget: int, codec: Codec) -> NothingFits:
         smallest = len(self._smallest(codec))

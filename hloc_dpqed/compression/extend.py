@@ -16,7 +16,6 @@ from ..scene.reference import (
     mean_scores,
 )
 from ..scene.visibility import Visibility
-from ..training.sharpen import with_sharpened_targets
 
 
 def extend_map(
@@ -119,7 +118,8 @@ def _codes_of(
     conf = compressed.metadata.get("conf", {})
     encoder = None
     if sharpens(compressed.codec.name, conf.get("code_targets")):
-        observations = with_sharpened_targets(observations, seed, progress)
+        aims = compressed.codec.sharpened(observations, seed, progress)
+        observations = replace(observations, targets=aims)
         encoder = compressed.codec.point_encoder(observations)
     if encoder is None:
         targets = observations.targets

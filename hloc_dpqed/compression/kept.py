@@ -18,7 +18,7 @@ from ..maps.compressed import CompressedMap
 from ..scene.appearances import Appearances, split_points
 from ..scene.reference import Observations, ReferenceMap, mean_scores
 from ..selection import ORDERS, SelectionProblem, select_points, selection_order
-from ..training.sharpen import sharpened_descriptors, with_sharpened_targets
+from ..training.sharpen import sharpened_descriptors
 from .conf import CompressConf
 
 OTHER_BYTES = 6  # of a point beside its code, about: coordinates, tracks, score
@@ -58,7 +58,7 @@ class KeptPoints:
         self.xyz_pixels, self.score_levels = xyz_pixels, score_levels
         self.scores = mean_scores(self.observations)
         self._points: dict[int, np.ndarray] = {}
-        self._sharpened: dict[int, np.ndarray] = {}
+        self._sharpened: dict[tuple[int, str | None], np.ndarray] = {}
         self._costs: dict[tuple[int, float, int], tuple[int, int, int]] = {}
         total = self.num_points
         self._grid = sorted({max(1, total // GRID**k) for k in range(total.bit_length())})
@@ -102,16 +102,23 @@ class KeptPoints:
         places = self.observations.places
         return part if places is None else replace(part, places=places[rows])
 
-    def sharpened(self, seed: int, progress: bool = False) -> np.ndarray:
+    def sharpened(
+        self, seed: int, progress: bool = False, codec: Codec | None = None
+    ) -> np.ndarray:
         """``sharpened_descriptors`` of all points: (P, D) float16.
 
         Dropped points take part: the queries see them too.
+
+        Args:
+            codec: what they are for, where it is known (``Codec.sharpened``).
         """
         if self.observations.targets is not None:
             return self.observations.targets
-        if seed not in self._sharpened:
-            self._sharpened[seed] = sharpened_descriptors(self.observations, seed, progress)
-        return self._sharpened[seed]
+        key = seed, None if codec is None else codec.name
+        if key not in self._sharpened:
+            make = sharpened_descriptors if codec is None else codec.sharpened
+            self._sharpened[key] = make(self.observations, seed, progress)
+        return self._sharpened[key]
 
     def cost(self, num_points: int) -> tuple[int, int, int]:
         """Bytes of the file without codes and codec (nearly), and the numbers of observations and
@@ -187,8 +194,10 @@ def keep_points(
     conf: CompressConf,
     codec: Callable[[], Codec] | None = None,
     progress: bool = False,
+    given: Codec | None = None,
 ) -> KeptPoints:
-    """The selections of ``conf``; ``codec`` is that of ``SelectionProblem``."""
+    """The selections of ``conf``; ``codec`` is that of ``SelectionProblem``, ``given`` what it
+    gives where nothing is fitted."""
 
     nested = conf.selector in ORDERS and "min_per_image" not in conf.selector_options
     chosen = selection_order if nested else select_points
@@ -198,7 +207,8 @@ def keep_points(
 
     # The selector looks at what will be stored.
     if codec is not None and conf.sharpens and observations.targets is None:
-        observations = with_sharpened_targets(observations, conf.seed, progress)
+        make = sharpened_descriptors if given is None else given.sharpened
+        observations = replace(observations, targets=make(observations, conf.seed, progress))
     problem = SelectionProblem.from_reference(reference, observations, codec)
     split = None
     if conf.codes_per_point > 1:

@@ -124,10 +124,9 @@ class Trials:
         if codec.name in HEADED:
             codec = codec.head(min(SEEN_BYTES, codec.code_size))
         conf = replace(self.conf, codec=codec.name)
-        observations = self.held.observations
-        if conf.sharpens and conf.codes_per_point == 1:  # else they are those of rows
-            observations = replace(observations, targets=self._kept.sharpened(conf.seed))
-        return keep_points(self.held.reference, observations, conf, lambda: codec)
+        return keep_points(
+            self.held.reference, self.held.observations, conf, lambda: codec, given=codec
+        )
 
     def kept(self, conf: CompressConf) -> KeptPoints:
         if conf.shared:

@@ -31,7 +31,12 @@ LEAST_VISITS = 8
 
 
 def sharpened_descriptors(
-    observations: Observations, seed: int = 0, progress: bool = False
+    observations: Observations,
+    seed: int = 0,
+    progress: bool = False,
+    *,
+    visits: int = VISITS,
+    rate: float = RATE,
 ) -> np.ndarray:
     """One descriptor for each point, apart from those that it is confused with.
 
@@ -47,6 +52,8 @@ def sharpened_descriptors(
         observations: (N, D) descriptors, L2-normalised.
         seed: of the batches.
         progress: show a progress bar.
+        visits: of each point, on average, where the steps are not too many.
+        rate: of the first step.
 
     Returns:
         (P, D) float16, L2-normalised; a point without observations has a zero row.
@@ -59,7 +66,7 @@ def sharpened_descriptors(
     if len(observations):
         tracks = Tracks.from_observations(observations)
         each = len(tracks.points) / BATCH
-        steps = math.ceil(max(min(VISITS * each, STEPS), LEAST_VISITS * each))
+        steps = math.ceil(max(min(visits * each, STEPS), LEAST_VISITS * each))
         # On one thread: sums in another order would end in other bytes.
         with single_threaded():
             for step in tqdm(range(steps), desc="sharpen", disable=not progress):
@@ -76,8 +83,8 @@ def sharpened_descriptors(
                     None if alike is None else torch.from_numpy(alike),
                 ) + 2 * pull * (keys - means[rows])
                 gradient -= (gradient * keys).sum(1, keepdim=True) * keys
-                rate = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
-                sharp[rows] = F.normalize(keys - rate * gradient, dim=1)
+                now = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+                sharp[rows] = F.normalize(keys - now * gradient, dim=1)
     return sharp.numpy().astype(np.float16)
 
 
