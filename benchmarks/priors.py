@@ -24,7 +24,7 @@ from false_poses import map_of
 from rigs import as_query
 
 from hloc_dpqed.evaluation.pose_errors import pose_error
-from hloc_dpqed.localization.localizer import Localizer
+from hloc_dpqed.localization.localizer import Localization, Localizer
 from hloc_dpqed.localization.priors import Prior
 from hloc_dpqed.maps.compressed import CompressedMap
 from hloc_dpqed.scene.projection import camera_centre, camera_centres
@@ -61,6 +61,13 @@ def false_priors(
         yield Prior(cam_from_world=compressed.cam_from_world[image], radius=radius)
 
 
+def distance(found: Localization, query: PosedQuery) -> float:
+    """Map units from the truth, infinite without a pose."""
+    if found.cam_from_world is None:
+        return np.inf
+    return pose_error(found.cam_from_world, query.cam_from_world)[0]
+
+
 def rows_of(scene: Scene, fraction: float, everywhere: bool, folder: Path) -> list[list[str]]:
     compressed = map_of(scene, "drqed", fraction, folder)
     localizer = Localizer(compressed)
@@ -70,6 +77,7 @@ def rows_of(scene: Scene, fraction: float, everywhere: bool, folder: Path) -> li
     names = ("none", "true", "false")
     count = dict.fromkeys(names, 0)
     milliseconds = dict.fromkeys(names, 0.0)
+    off: dict[str, list[float]] = {name: [] for name in names}
     told = {name: dict.fromkeys(("used", "wrong", "told", "changed"), 0) for name in names}
     for posed in scene.queries:
         query = as_query(posed, compressed)
@@ -80,6 +88,7 @@ def rows_of(scene: Scene, fraction: float, everywhere: bool, folder: Path) -> li
         plain = localizer.localize(query)
         milliseconds["none"] += 1000 * (time.process_time() - begin)
         count["none"] += 1
+        off["none"].append(distance(plain, posed))
         priors = {
             "true": list(true_priors(posed, size, rng)),
             "false": list(false_priors(posed, compressed, size, rng)),
@@ -90,10 +99,11 @@ def rows_of(scene: Scene, fraction: float, everywhere: bool, folder: Path) -> li
             milliseconds[name] += 1000 * (time.process_time() - begin)
             pose, own = found.outcome.cam_from_world, told[name]
             count[name] += 1
+            off[name].append(distance(found.outcome, posed))
             own["used"] += found.used
             own["told"] += found.agrees is False
             if found.used and pose is not None:
-                own["wrong"] += pose_error(pose, posed.cam_from_world)[0] > WRONG * size
+                own["wrong"] += off[name][-1] > WRONG * size
             else:
                 own["changed"] += not np.array_equal(pose, plain.cam_from_world)
     where = "whole map" if everywhere else "retrieved"
@@ -102,6 +112,7 @@ def rows_of(scene: Scene, fraction: float, everywhere: bool, folder: Path) -> li
             *(scene.name, f"{fraction:.0%}", where, name, str(count[name])),
             *("" if name == "none" else str(value) for value in told[name].values()),
             f"{milliseconds[name] / count[name]:.0f}",
+            f"{np.median(off[name]):.4f}",
         ]
         for name in names
     ]
@@ -123,6 +134,7 @@ def main() -> None:
             for everywhere in (False, True):
                 rows += rows_of(scene, fraction, everywhere, args.folder)
     header = ["map", "points", "searched", "priors", "", "used", "wrong", "told", "changed", "ms"]
+    header += ["median error"]
     print_table(header, rows)
 
 

@@ -198,8 +198,8 @@ def test_a_run_with_priors_continues(world, scene, tmp_path, monkeypatch):  # no
     assert (whole["num_priors"], whole["num_priors_used"]) == (3, 3)
     before = Localizer.localize_with_priors
 
-    def interrupted(self, stream):
-        for count, outcome in enumerate(before(self, stream)):
+    def interrupted(self, *args):
+        for count, outcome in enumerate(before(self, *args)):
             if count == 2:
                 raise KeyboardInterrupt
             yield outcome

@@ -155,18 +155,25 @@ class Localizer(MapMatcher):
         query = _in_camera(query)
         return self.solve(query, self.match_query(query))
 
-    def localize_with_prior(self, query: Query, prior: Prior) -> WithPrior:
+    def localize_with_prior(self, query: Query, prior: Prior, quick: bool = True) -> WithPrior:
         """Localize a query of which something is known; see ``priors``.
+
+        Args:
+            query: the query.
+            prior: what is known.
+            quick: look for it as sequences are followed; else as without a prior, in fewer images.
 
         Raises:
             InputError: as ``localize``; or the prior is impossible.
         """
         prior.check()
         least = partial(self._least, query.camera)
-        return localize_with_prior(self.map, query, prior, self.localize, least, self.images_alike)
+        quickly = self._follow if quick and self._follows else None
+        how = (self.localize, least, self.images_alike, quickly)
+        return localize_with_prior(self.map, query, prior, *how)
 
     def localize_with_priors(
-        self, queries: Iterable[tuple[Query, Prior | None]]
+        self, queries: Iterable[tuple[Query, Prior | None]], quick: bool = True
     ) -> Iterator[WithPrior]:
         """Localize a stream of queries with what is known of each, as ``localize_many``.
 
@@ -178,9 +185,17 @@ class Localizer(MapMatcher):
             query, prior = known
             if prior is None:
                 return WithPrior(self.localize(query), None, False)
-            return self.localize_with_prior(query, prior)
+            return self.localize_with_prior(query, prior, quick)
 
         return several_at_a_time(localize, queries)
+
+    @property
+    def _follows(self) -> bool:
+        """A network sees images, and a focal length that is not known projects no point."""
+        return self.by_neighbours and not self._solver.estimate_focal
+
+    def _follow(self, query: Query, images: list[int]) -> Localization | None:
+        return follow(self, self._solver, _in_camera(query), images)
 
     def track(
         self, frames: Iterable[Query], last: LastFrame | None = None
@@ -194,8 +209,6 @@ class Localizer(MapMatcher):
         Raises:
             InputError: as ``localize``.
         """
-        # A network sees images, and a focal length that is not known projects no point.
-        quick = self.by_neighbours and not self._solver.estimate_focal
         camera: pycolmap.Camera | None = None
 
         def localize(query: Query) -> Localization:
@@ -207,10 +220,7 @@ class Localizer(MapMatcher):
             assert camera is not None  # of the frame that was localized last
             return self._least(camera, outcome)
 
-        def near(query: Query, images: list[int]) -> Localization | None:
-            return follow(self, self._solver, _in_camera(query), images)
-
-        quickly = near if quick else None
+        quickly = self._follow if self._follows else None
         return track(frames, localize, quickly, least, self.images_of_points(), last)
 
     def _least(self, camera: pycolmap.Camera, outcome: Localization) -> int:

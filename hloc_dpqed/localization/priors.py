@@ -18,7 +18,7 @@ from ..maps.compressed import CompressedMap
 from ..scene.projection import camera_centre, camera_centres, project_points
 from .queries import Localization, Query
 
-PRIOR_IMAGES = 20  # of the nearest ones, where nothing else says which
+PRIOR_IMAGES = 8  # that are matched, at most, of those that a prior allows
 GRAVITY_DEGREES = 5.0
 ROTATION_DEGREES = 10.0
 SURE = 2.0  # times the inliers that a pose needs: with fewer, the query is also localized alone
@@ -161,11 +161,12 @@ class WithPrior:
 
 
 def images_near(compressed: CompressedMap, query: Query, prior: Prior) -> list[int] | None:
-    """Rows of the images to match with, of those that were retrieved or of all; None where the
-    prior says nothing of places.
+    """Rows of the images to match with, ``PRIOR_IMAGES`` at most; None where the prior says nothing
+    of places.
 
-    Whoever stands within the radius sees what images see that stand as near. Where there are none,
-    the nearest ones are taken. Of a whole pose, those that see most of what it sees, if any does.
+    Whoever stands within the radius sees what images see that stand as near: of these the first
+    retrieved ones, or where none were the nearest. Of a whole pose, those that see most of what it
+    sees, if any does.
     """
     centre = prior.centre
     if centre is None or prior.radius is None:
@@ -174,15 +175,12 @@ def images_near(compressed: CompressedMap, query: Query, prior: Prior) -> list[i
     if prior.cam_from_world is not None:
         pose = np.asarray(prior.cam_from_world, float)
         seen = images_seeing(compressed, query.camera, pose, PRIOR_IMAGES)
-        if query.retrieved is not None:
-            also = set(seen)
-            seen = [row for row in query.retrieved if row in also] or seen
         if seen:
             return seen
     if query.retrieved is not None:
         near = [row for row in query.retrieved if away[row] <= 2 * prior.radius]
         if near:
-            return near
+            return near[:PRIOR_IMAGES]
     order = np.argsort(away, kind="stable")[:PRIOR_IMAGES]
     near = [int(row) for row in order if away[row] <= 2 * prior.radius]
     return near or [int(row) for row in order]
@@ -203,10 +201,12 @@ def images_seeing(
     away = np.linalg.norm(camera_centres(compressed.cam_from_world) - centre, axis=1)
     nearest = np.argsort(away, kind="stable")[:LOOKED_AT].tolist()
     rows = [compressed.visibility[image] for image in nearest]
-    points = np.unique(np.concatenate([np.zeros(0, np.int64), *rows]))
     inside = np.zeros(compressed.num_points, bool)
+    for of_image in rows:
+        inside[of_image] = True
+    points = np.flatnonzero(inside)
     inside[points] = project_points(compressed.xyz[points], camera, pose)[1]
-    votes = np.array([int(inside[of_image].sum()) for of_image in rows], np.int64)
+    votes = np.array([np.count_nonzero(inside[of_image]) for of_image in rows], np.int64)
     best = np.argsort(-votes, kind="stable")[:count]
     return [nearest[k] for k in best if votes[k] > 0]
 
@@ -218,6 +218,7 @@ def localize_with_prior(
     localize: Callable[[Query], Localization],
     least: Callable[[Localization], int],
     most_alike: Callable[[Query], list[int]],
+    follow: Callable[[Query, list[int]], Localization | None] | None = None,
 ) -> WithPrior:
     """Localize among the images that the prior allows, and as ever where that is not sure.
 
@@ -225,20 +226,28 @@ def localize_with_prior(
         compressed: the map.
         query: the query.
         prior: checked.
-        most_alike: images that look like a query for which none were retrieved, best first.
         localize: a query.
         least: inliers that the pose of an outcome needs.
+        most_alike: images that look like a query for which none were retrieved, best first.
+        follow: a query among the points of images, quickly, None where it is not sure; see
+            ``following``. None where that cannot be.
     """
     images = images_near(compressed, query, prior)
     narrow: Localization | None = None
     if images is not None:
         alike = most_alike(query) if query.retrieved is None else list(query.retrieved)
         together = list(dict.fromkeys([*alike[:WITNESSES], *images]))
-        narrow = localize(replace(query, retrieved=together))
-        if narrow.cam_from_world is None or not prior.agrees(narrow.cam_from_world):
-            narrow = None
-        elif narrow.num_inliers >= SURE * least(narrow):
-            return WithPrior(narrow, True, True)
+        if follow is not None:
+            quick = follow(query, together)
+            pose = None if quick is None else quick.cam_from_world
+            if quick is not None and pose is not None and prior.agrees(pose):
+                return WithPrior(quick, True, True)
+        else:
+            narrow = localize(replace(query, retrieved=together))
+            if narrow.cam_from_world is None or not prior.agrees(narrow.cam_from_world):
+                narrow = None
+            elif narrow.num_inliers >= SURE * least(narrow):
+                return WithPrior(narrow, True, True)
     everywhere = localize(query)
     if narrow is not None and (
         everywhere.cam_from_world is None or narrow.num_inliers >= everywhere.num_inliers

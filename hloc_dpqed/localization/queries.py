@@ -77,7 +77,7 @@ class Localization:
             pose.
         evidence: what tells how sure the pose is; None without a pose.
         camera: with the focal length that was estimated with the pose; None where it was known.
-        tracked: of a sequence, by what the last frame saw.
+        tracked: found by what the last frame saw, or by a prior, see ``following``.
     """
 
     name: str

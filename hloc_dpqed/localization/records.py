@@ -48,6 +48,8 @@ def record_of(
         "params": None if outcome.camera is None else outcome.camera.params.tolist(),
         "evidence": None if outcome.evidence is None else asdict(outcome.evidence),
     }
+    if outcome.tracked:
+        record["guided"] = True
     if with_matches:
         record |= {
             "db": [compressed.image_names[i] for i in outcome.images],

@@ -100,7 +100,7 @@ def _probabilities(
     thresholds: Sequence[tuple[float, float]],
 ) -> dict[str, float] | None:
     # A calibration is of queries that are matched without a guess of their pose.
-    if calibration is None or record.get("evidence") is None or record.get("tracked"):
+    if calibration is None or record.get("evidence") is None or record.get("guided"):
         return None
     evidence = Evidence(**record["evidence"])
     return {

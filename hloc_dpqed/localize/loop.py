@@ -70,10 +70,10 @@ Outcome = Localization | RigLocalization
 
 
 def outcomes_of(
-    work: Work, localizer: Localizer, file: LocalFeatures, done: Checkpoint
+    work: Work, localizer: Localizer, file: LocalFeatures, done: Checkpoint, quick: bool = True
 ) -> Iterator[tuple[Outcome, dict[str, Any]]]:
     """The outcomes of queries or frames that are not done yet, in order, and what else their
-    records hold."""
+    records hold. Priors are followed where ``quick``."""
     num_done = done.num_resumed
     if work.frames is None:
         rest = work.queries[num_done:]
@@ -87,7 +87,8 @@ def outcomes_of(
                 yield outcome, {}
             return
         known = work.priors
-        for found in localizer.localize_with_priors((q, known.get(q.name)) for q in queries):
+        pairs = ((query, known.get(query.name)) for query in queries)
+        for found in localizer.localize_with_priors(pairs, quick):
             prior = known.get(found.outcome.name)
             yield found.outcome, {"prior": prior_record(found, prior)}
         return
@@ -121,7 +122,9 @@ def localize_all(
     with tqdm(
         total=len(work), initial=done.num_resumed, desc="Localizing", disable=not progress
     ) as bar:
-        for outcome, beside in outcomes_of(work, localizer, file, done):
+        # A calibration is of queries that are matched without a guess of their pose.
+        quick = least_sure is None
+        for outcome, beside in outcomes_of(work, localizer, file, done, quick):
             if least_sure is not None and calibration is not None:
                 outcome = without_doubtful(outcome, calibration, least_sure)
             done.add(record_of(localizer.map, outcome, with_matches) | beside)
