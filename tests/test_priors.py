@@ -1,6 +1,7 @@
 """Priors from a file: what is read, true and false ones, and that no pose becomes wrong."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pycolmap
@@ -14,6 +15,7 @@ from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.features import open_features
 from hloc_dpqed.io.lists import read_pairs, read_poses, read_queries, write_poses
 from hloc_dpqed.io.priors import read_priors
+from hloc_dpqed.localization.confidence import Calibration
 from hloc_dpqed.localization.localizer import Localizer, Query
 from hloc_dpqed.localization.priors import Prior, images_seeing
 from hloc_dpqed.mapfile import read_map, write_map
@@ -295,3 +297,26 @@ def test_false_priors_on_a_real_scene(castle, tmp_path):
             assert found.agrees and found.used
             assert errors(found.outcome.cam_from_world, truth[name])[0] < 0.3
     assert false == 6
+
+
+def test_probabilities_are_of_what_is_matched_as_calibrations_are(scene, tmp_path):  # noqa: F811
+    """With --min_confidence nothing is looked for as in a sequence, whose poses have none."""
+    compressed, truth = compressed_scene(scene, with_global=False), read_poses(scene.poses)
+    calibration = Calibration((3.0, 1.0, 0.1, 0.1, 0.1), 10).to_json()
+    compressed = replace(compressed, confidence=calibration)
+    path = written(
+        tmp_path / "p.txt", "".join(list(lines_of("position", truth, compressed, DOWN))[:3])
+    )
+    told = {}
+    for name, least in (("sure", "0.01@1/10"), ("any", None)):
+        lines = tmp_path / f"{name}.jsonl"
+        run(
+            scene, compressed, tmp_path, scene.queries, name, priors=path, results_jsonl=lines,
+            min_confidence=least,
+        )  # fmt: skip
+        told[name] = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert all(line["probability"] for line in told["sure"])
+    for line in told["any"]:
+        used = line["prior"] is not None and line["prior"]["used"]
+        assert (line["probability"] is None) == used
+    assert sum(line["probability"] is None for line in told["any"]) == 3
