@@ -1,16 +1,20 @@
 """Priors from a file: what is read, true and false ones, and that no pose becomes wrong."""
 
 import json
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pycolmap
 import pytest
+from hypothesis import given, settings, strategies as st
 from moved_maps import TURN, moved_map, moved_pose
 from synthetic import compressed_scene
 from test_rigs import errors, run, scene  # noqa: F401 (a fixture)
 
 from hloc_dpqed import compress, localize
+from hloc_dpqed.cli import build_parser
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.features import open_features
 from hloc_dpqed.io.lists import read_pairs, read_poses, read_queries, write_poses
@@ -320,3 +324,45 @@ def test_probabilities_are_of_what_is_matched_as_calibrations_are(scene, tmp_pat
         used = line["prior"] is not None and line["prior"]["used"]
         assert (line["probability"] is None) == used
     assert sum(line["probability"] is None for line in told["any"]) == 3
+
+
+WORDS = st.sampled_from(
+    [
+        "a/x.jpg",
+        "z",
+        "1",
+        "z 1",
+        "gravity",
+        "0.5",
+        "-2e3",
+        "nan",
+        "inf",
+        "1e999",
+        ",",
+        "#",
+        "é",
+        "\t",
+    ]
+)
+
+
+@given(st.lists(st.lists(WORDS, max_size=10).map(" ".join), max_size=6).map("\n".join))
+@settings(max_examples=300)
+def test_any_text_is_read_or_refused(text):
+    with tempfile.TemporaryDirectory() as folder:
+        path = written(Path(folder) / "p.txt", text)
+        try:
+            found = read_priors(path, NAMES)
+        except InputError as error:
+            assert "\n" not in str(error)
+            return
+    assert found and set(found) <= set(NAMES)
+    for known in found.values():
+        for value in (known.position, known.cam_from_world, known.gravity):
+            assert value is None or np.isfinite(value).all()
+
+
+def test_arguments_of_the_command():
+    argv = "localize --map m --results r --queries q --features f --priors p --map_gravity 0 0 -9.8"
+    args = build_parser().parse_args(argv.split())
+    assert args.map_gravity == [0, 0, -9.8] and args.prior_radius is None and not args.track

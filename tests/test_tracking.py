@@ -10,13 +10,15 @@ from moved_maps import TURN, moved_map, moved_pose
 from synthetic import compressed_scene
 from test_rigs import errors, frames_of, run, scene  # noqa: F401 (a fixture)
 
-from hloc_dpqed import localize
+from hloc_dpqed import compress, localize
 from hloc_dpqed.errors import InputError
-from hloc_dpqed.io.lists import read_poses
+from hloc_dpqed.io.features import open_features
+from hloc_dpqed.io.lists import read_poses, read_queries
 from hloc_dpqed.localization.guided import mutually_best, pairs_within
-from hloc_dpqed.localization.localizer import Localizer
+from hloc_dpqed.localization.localizer import Localizer, Query
 from hloc_dpqed.localization.map_matcher import MapMatcher, surest_keypoints
 from hloc_dpqed.localization.priors import Prior, images_near
+from hloc_dpqed.mapfile import read_map
 from hloc_dpqed.scene.projection import camera_centre, camera_centres
 
 
@@ -257,3 +259,23 @@ def test_gravity(world):
 def test_impossible_priors(prior):
     with pytest.raises(InputError, match="prior: "):
         prior.check()
+
+
+def test_frames_of_another_place_within_a_sequence(fountain, castle, tmp_path):
+    """None is taken for where the last frame was, and the map's own frames are found again."""
+    path = tmp_path / "map.dpqed"
+    features = "feats-superpoint.h5"
+    compress.main(fountain / "sfm", fountain / features, path, codec="pq", code_bytes=8, fraction=1)
+    compressed = read_map(path)
+    rows = list(range(compressed.num_images))
+    frames, own = [], set()
+    with open_features(fountain / features) as mine, open_features(castle / features) as others:
+        foreign = read_queries(castle / "queries.txt")
+        for k, (name, camera) in enumerate(read_queries(fountain / "queries.txt")):
+            frames.append(Query(f"own/{name}", camera, mine.read(name), rows))
+            own.add(f"own/{name}")
+            for other, camera in foreign[2 * k : 2 * k + 2]:
+                frames.append(Query(other, camera, others.read(other), rows))
+    outcomes = list(Localizer(compressed).track(frames))
+    assert len(outcomes) == 12
+    assert {one.name for one in outcomes if one.cam_from_world is not None} == own
