@@ -20,6 +20,7 @@ from ..choices import POSE_ESTIMATORS
 from ..errors import InputError
 from ..scene.projection import in_front
 from .confidence import covariance_in_map
+from .focal import ransac_focal
 
 # Those of COLMAP's camera models that poselib knows; with others it finds nothing.
 POSELIB_MODELS = {
@@ -31,6 +32,7 @@ MIN_INLIERS = 4  # three points always fit some pose
 # measured in docs/reliability.md (benchmarks/false_poses.py).
 PER_CHANCE = 20.0
 CHANCE_SHARE = 0.04  # of the matches at most: in small images the threshold covers much
+LOCAL_STEPS = 2  # refinements of a pose whose focal length a sample told
 MOST_INLIERS = 1_000_000  # that can be asked for: more is a mistake
 
 
@@ -70,6 +72,12 @@ class LocalFrame:
         rotation = pycolmap.Rotation3d(quat)
         moved = self.unit * pose.translation - rotation.matrix() @ self.origin
         return pycolmap.Rigid3d(rotation, moved)
+
+    def pose_in_frame(self, cam_from_world: np.ndarray) -> pycolmap.Rigid3d:
+        """A camera's (3, 4) pose in the map, in this frame."""
+        rotation = cam_from_world[:, :3]
+        moved = (cam_from_world[:, 3] + rotation @ self.origin) / self.unit
+        return pycolmap.Rigid3d(np.concatenate([rotation, moved[:, None]], 1))
 
     def refinement(self, options: dict[str, Any]) -> dict[str, Any]:
         """pycolmap's options of refinement, a prior of the position moved into this frame."""
@@ -273,6 +281,74 @@ def estimate_pose_best_first(
     return _in_map(frame, _refine(pose, inliers, points2D, points3D, camera, options))
 
 
+def ransac_pose(
+    points2D: np.ndarray,
+    points3D: np.ndarray,
+    camera: pycolmap.Camera,
+    options: dict[str, Any],
+    seed: int,
+    estimator: str = "pycolmap",
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """LO-RANSAC alone: a pose that is not refined.
+
+    Args:
+        points2D, points3D, camera, options, seed, estimator: as in ``estimate_pose``.
+
+    Returns:
+        (3, 4) float64 camera from world and (n,) bool inliers, or None where no pose was found.
+
+    Raises:
+        InputError: poselib does not know the camera's model.
+    """
+    if len(points2D) < MIN_INLIERS:
+        return None
+    frame = LocalFrame.around(points3D)
+    points3D = frame.points(points3D)
+    if estimator == "poselib":
+        found = ransac_poselib(points2D, points3D, camera, options, seed)
+        return None if found is None else (frame.pose_in_map(found[0]).matrix(), found[1])
+    estimation = copy.deepcopy(options["estimation"])
+    estimation.setdefault("ransac", {}).setdefault("random_seed", seed)
+    answer = pycolmap.estimate_absolute_pose(points2D, points3D, camera, estimation)
+    if answer is None:
+        return None
+    pose = frame.pose_in_map(answer["cam_from_world"]).matrix()
+    return pose, np.asarray(answer["inlier_mask"], bool)
+
+
+def refine_from(
+    cam_from_world: np.ndarray,
+    points2D: np.ndarray,
+    points3D: np.ndarray,
+    camera: pycolmap.Camera,
+    options: dict[str, Any],
+) -> dict[str, Any] | None:
+    """Refinement of a (3, 4) pose on the matches that agree with it.
+
+    Args:
+        points2D, points3D, camera, options: as in ``estimate_pose``.
+
+    Returns:
+        As ``estimate_pose``; the inliers are those of the refined pose.
+    """
+    if len(points2D) < MIN_INLIERS:
+        return None
+    frame = LocalFrame.around(points3D)
+    points3D = frame.points(points3D)
+    options = {**options, "refinement": frame.refinement(options["refinement"])}
+    pose = frame.pose_in_frame(cam_from_world)
+    threshold = ransac_options(options)["max_error"]
+    inliers = reprojects(pose, points2D, points3D, camera, threshold)
+    if inliers.sum() < MIN_INLIERS:
+        return None
+    answer = _refine(pose, inliers, points2D, points3D, camera, options)
+    if answer is None:
+        return None
+    inliers = reprojects(answer["cam_from_world"], points2D, points3D, camera, threshold)
+    answer |= {"num_inliers": int(inliers.sum()), "inlier_mask": inliers}
+    return _in_map(frame, answer)
+
+
 def ransac_poselib(
     points2D: np.ndarray,
     points3D: np.ndarray,
@@ -298,12 +374,43 @@ def ransac_poselib(
     known = poselib_camera(camera)
     if len(points2D) < MIN_INLIERS:
         return None
+    if options["estimation"].get("estimate_focal_length"):
+        return _ransac_focal(points2D, points3D, camera, options, seed)
     pose, told = poselib.estimate_absolute_pose(
         points2D, points3D, known, poselib_ransac(options, seed), {}
     )
     if told["num_inliers"] < MIN_INLIERS:
         return None
     return pycolmap.Rigid3d(pose.Rt), np.array(told["inliers"], bool)
+
+
+def _ransac_focal(
+    points2D: np.ndarray,
+    points3D: np.ndarray,
+    camera: pycolmap.Camera,
+    options: dict[str, Any],
+    seed: int,
+) -> tuple[pycolmap.Rigid3d, np.ndarray] | None:
+    """``ransac_poselib`` that writes the focal length into ``camera``."""
+    ransac = ransac_options(options)
+    found = ransac_focal(points2D, points3D, camera, ransac, ransac.get("random_seed", seed))
+    if found is None:
+        return None
+    pose, focal = found
+    params = camera.params.copy()
+    params[list(camera.focal_length_idxs())] = focal
+    camera.params = params.tolist()
+    # Samples of four are noisy: the pose is refined on what agrees with it, and that again.
+    for _ in range(LOCAL_STEPS):
+        inliers = reprojects(pose, points2D, points3D, camera, ransac["max_error"])
+        if inliers.sum() < MIN_INLIERS:
+            return None
+        refined = _refine(pose, inliers, points2D, points3D, camera, options)
+        if refined is None:
+            return None
+        pose = refined["cam_from_world"]
+    inliers = reprojects(pose, points2D, points3D, camera, ransac["max_error"])
+    return (pose, inliers) if inliers.sum() >= MIN_INLIERS else None
 
 
 def poselib_camera(camera: pycolmap.Camera) -> dict[str, Any]:
