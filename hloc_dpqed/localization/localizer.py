@@ -15,13 +15,14 @@ from ..io.features import ImageFeatures
 from ..io.same_image import features_for_camera
 from ..maps.compressed import CompressedMap
 from ..matching.nearest_neighbor import Matches
+from .belief import check_min_inliers
 from .covisible import covisible_groups
 from .decoded import BASIS_ENERGY, common_basis, distinct_rows
 from .direct import EXACT_POINTS
 from .following import follow
 from .intrinsics import check_estimate_focal
 from .map_matcher import MapMatcher
-from .pose import check_min_inliers, check_pose_estimator, estimation_options, query_seed
+from .pose import check_pose_estimator, estimation_options, query_seed
 from .priors import Prior, WithPrior, localize_with_prior
 from .queries import Correspondences, Localization, Query, RigLocalization, RigQuery
 from .rigs import solve_rig
@@ -58,8 +59,8 @@ class Localizer(MapMatcher):
             matches that agree; False gives RANSAC all matches, as hloc does.
         pose_estimator: whose RANSAC it is, of ``pose.POSE_ESTIMATORS``.
         config: hloc's ``estimation`` and ``refinement`` options of pycolmap.
-        min_inliers: of a pose that is believed, see ``pose.least_inliers``; 0 believes every pose,
-            as hloc does.
+        min_inliers: of a pose that is believed, see ``belief.least_inliers``; 0 believes every
+            pose, as hloc does.
         estimate_focal: the focal lengths of the queries are not known, and estimated with each
             pose (``Localization.camera``); those of cameras whose ``has_prior_focal_length`` is set
             are nearly right.

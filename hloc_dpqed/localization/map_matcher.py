@@ -28,10 +28,10 @@ from ..matching.nearest_neighbor import (
 )
 from ..scene.visibility import Visibility
 from ..threads import check_device, team
+from .belief import least_inliers
 from .decoded import DecodedMap
 from .direct import mutual_matches, voted_images
 from .intrinsics import copy_camera
-from .pose import least_inliers
 from .queries import Correspondences, Query
 from .solver import PoseSolver
 from .view import MOST_POINTS, View, most_plausible, points_of_images, view_from

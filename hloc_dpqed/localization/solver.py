@@ -8,6 +8,7 @@ import pycolmap
 
 from ..choices import LEAST_INLIERS
 from ..io.features import ImageFeatures
+from .belief import least_inliers
 from .confidence import coverage, evidence_of
 from .intrinsics import (
     BETTER,
@@ -21,7 +22,6 @@ from .intrinsics import (
 from .pose import (
     estimate_pose,
     estimate_pose_best_first,
-    least_inliers,
     query_seed,
     refine_from,
 )
@@ -37,7 +37,7 @@ class PoseSolver:
         options: as ``pose.estimation_options`` gives them.
         pose_estimator: of ``pose.POSE_ESTIMATORS``.
         best_first: RANSAC looks at the best match of each keypoint.
-        min_inliers: of a pose that is believed, see ``pose.least_inliers``.
+        min_inliers: of a pose that is believed, see ``belief.least_inliers``.
         estimate_focal: the focal lengths of the cameras are not known; those of which
             ``has_prior_focal_length`` is set are nearly right.
         estimate_lens: the distortion is not known either.

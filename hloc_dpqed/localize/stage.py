@@ -11,11 +11,12 @@ from ..errors import InputError
 from ..io.checkpoint import Checkpoint
 from ..io.features import feature_kind, open_features
 from ..io.rigs import check_rig_scale
+from ..localization.belief import check_min_inliers
 from ..localization.confidence import Calibration
 from ..localization.doubt import LeastConfidence
 from ..localization.intrinsics import check_estimate_focal
 from ..localization.localizer import Localizer
-from ..localization.pose import check_min_inliers, check_pose_estimator
+from ..localization.pose import check_pose_estimator
 from ..localization.records import query_records, query_totals, rig_records, rig_totals
 from ..logger import logger
 from ..mapfile import read_map
@@ -103,7 +104,7 @@ def main(
             keypoint first.
         pose_estimator: 'pycolmap', or 'poselib' for its RANSAC (extra ``poselib``).
         min_inliers: a pose needs so many inliers, and more where many are expected by chance (see
-            ``localization.pose.least_inliers``); one of fewer is rejected: it counts apart and is
+            ``localization.belief.least_inliers``); one of fewer is rejected: it counts apart and is
             not written. 0 believes every pose, as hloc does.
         full_names: write the queries' whole names.
         fallback: 'closest' writes the pose of the closest retrieved image for a query that was
