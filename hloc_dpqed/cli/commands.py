@@ -60,10 +60,16 @@ def localize(args: dict[str, Any]) -> None:
     if as_json:
         print(json.dumps(figures))
     else:
-        rejected = figures["num_rejected"]
-        told = f" ({rejected} poses rejected for too few inliers)" if rejected else ""
+        notes = {
+            "num_rejected": "poses rejected for too few inliers",
+            "num_doubtful": "poses left out as doubtful",
+            "num_tracked": "tracked",
+            "num_priors_false": "priors false",
+        }
+        told = ", ".join(f"{figures[k]} {text}" for k, text in notes.items() if figures.get(k))
         print(
-            f"localized {figures['num_localized']} of {figures['num_queries']} queries{told}, "
+            f"localized {figures['num_localized']} of {figures['num_queries']} queries"
+            f"{f' ({told})' if told else ''}, "
             f"{figures['mean_matches']:.0f} matches and {figures['mean_inliers']:.0f} inliers a "
             f"query, {figures['seconds_per_query'] * 1000:.0f} ms a query"
         )
