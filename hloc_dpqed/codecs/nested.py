@@ -26,6 +26,7 @@ MAX_BYTES = 32  # of a code
 _BEAM = 8
 _BASIS_ROWS = 65_536
 _LATENT_ROWS = 1 << 16
+_DECODE_ROWS = 64
 _VISITS, _RATE = 10, 0.02  # of the sharpening of targets
 _MOST_OPTIONS, _OPTIONS = 1 << 19, (8, 64)  # codes that a map's points choose from: in all, of each
 
@@ -287,7 +288,7 @@ class ChosenCodes:
         if stored is not None:
             points, codes = stored
             keys[points] = len(rows) + np.arange(len(points))
-            others = self._decoded(unpack_bits(codes, self.codec._used))
+            others = self._decoded(unpack_bits(codes, self.codec._used)[:, None])[:, 0]
             defaults = np.concatenate([defaults, others])
         chosen = best_options(
             torch.from_numpy(self._seen),
@@ -328,11 +329,20 @@ class ChosenCodes:
         self._done[rows] = True
 
     def _decoded(self, indices: np.ndarray) -> np.ndarray:
-        """(..., M) indices to (..., L) float32, of length 1."""
-        heads = self.codec._heads
-        z = heads[0][indices[..., 0]]
-        for m, book in enumerate(heads[1:], 1):
-            z += book[indices[..., m]]
-        flat = z.reshape(-1, z.shape[-1])
-        unit_rows(flat, out=flat)
-        return z
+        """(k, C, M) indices to (k, C, L) float32, of length 1."""
+        import torch
+        import torch.nn.functional as F
+
+        heads = [torch.from_numpy(head) for head in self.codec._heads]
+        out = np.empty((*indices.shape[:2], heads[0].shape[1]), np.float32)
+
+        def block(rows: slice) -> None:
+            part = torch.from_numpy(indices[rows])
+            z = F.embedding(part[..., 0], heads[0])
+            for m, head in enumerate(heads[1:], 1):
+                z += F.embedding(part[..., m], head)
+            out[rows] = F.normalize(z, dim=2).numpy()
+
+        with steady_products():
+            spread_rows(block, len(indices), _DECODE_ROWS)
+        return out
