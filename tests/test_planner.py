@@ -228,6 +228,7 @@ def test_shared_plans_have_sizes_that_the_codec_has():
     near = neighbour_plans(plans[0])
     assert {p.code_bytes for p in near} == {3, 4, 5} and all(p.shared for p in near)
     assert all(p.conf(CompressConf(), 25_000).shared for p in near)
+    assert [p.code_bytes for p in shared_plans(codec, 12_553, 200_000, "total")] == [6, 8]
     rich = shared_plans(codec, 1000, 10_000_000, "total")
     assert [(p.code_bytes, p.xyz_pixels) for p in rich] == [(8, 0.25)]
     assert [p.code_bytes for p in shared_plans(codec, 1000, 5, "codes")] == [4]

@@ -119,6 +119,8 @@ def shared_plans(codec: Codec, num_points: int, budget: int, scope: str) -> list
         return [Plan(codec.name, size, shared=True) for size in sorted(sizes) if size <= budget]
     if num_points * (longest + 8) <= 0.5 * budget:  # all fit, with nothing to save
         return [Plan(codec.name, longest, shared=True)]
+    if num_points * (longest + OTHER_BYTES) <= budget:  # all fit
+        sizes = {max(sizes), longest}
     plan = Plan(codec.name, longest, {}, 0.0, FRUGAL_PIXELS, FRUGAL_LEVELS, shared=True)
     return [replace(plan, code_bytes=size) for size in sorted(sizes)]
 
