@@ -220,7 +220,9 @@ class Trials:
                         waiting = [
                             p
                             for p in neighbours(best.plan)
-                            if p not in tried and not self._leaves_more(p, best)
+                            if p not in tried
+                            and not self._leaves_more(p, best)
+                            and not self._drops_more(p, best)
                         ]
         if not outcomes:
             raise least_refused(refused)
@@ -231,6 +233,11 @@ class Trials:
                 f"mean log error {outcome.score:.3f}"
             )
         return outcomes
+
+    def _drops_more(self, plan: Plan, best: Outcome) -> bool:
+        """Whether the plan would spend on precision where shared codes leave out points already."""
+        missing = best.num_points < self.held.reference.num_points
+        return missing and plan.shared and plan.xyz_pixels < best.plan.xyz_pixels
 
     def _leaves_more(self, plan: Plan, best: Outcome) -> bool:
         """Whether the plan would only leave more of a budget that holds all points already."""
