@@ -36,6 +36,7 @@ setup(
         "numpy>=1.25",
         "pycolmap>=3.13",
         "safetensors>=0.4",
+        "scipy>=1.10",
         "threadpoolctl>=3.3",  # the first that knows the OpenBLAS of numpy 2
         "torch>=2.1",
         "tqdm>=4.60",
@@ -70,7 +71,6 @@ setup(
             "pytest-xdist",
             "ruff",
             "scikit-learn",
-            "scipy",
         ],
     },
     entry_points={"console_scripts": ["hloc-dpqed=hloc_dpqed.cli:main"]},

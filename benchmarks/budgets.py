@@ -1,13 +1,15 @@
 """The best map at a file size: ours and the peers, planned alike, on the real scenes.
 
-    python benchmarks/budgets.py [--scenes ...] [--budgets ...] [--families ours sign pca pq rq lsq]
+    python benchmarks/budgets.py [--scenes ...] [--budgets ...] [--families ours shipped sign ...]
 
 Every family is planned for each size by the same search on held-out database images, then
 compressed from the whole map, for each seed, and measured on the listed queries through the real
 file: mutual nearest neighbours, the listed pairs, RANSAC threshold 4 px, 10 RANSAC seeds. Ours
 selects points with hybrid, the peers with greedy k-cover; codecs are fitted on the points that are
-kept. Peers choose code size, indices of 4 or 8 bits and codebooks of float16, int8 or 4 bits.
-Each plan, map and measurement is kept in ``--output``; a second run does only what is missing.
+kept. ``shipped`` is the codec that comes with the package, whose code size alone is planned: the
+planner takes the better of it and ours. Peers choose code size, indices of 4 or 8 bits and
+codebooks of float16, int8 or 4 bits. Each plan, map and measurement is kept in ``--output``; a
+second run does only what is missing.
 """
 
 import argparse
@@ -21,12 +23,16 @@ import numpy as np
 from common import SCENES, Measures, Scene, bootstrap, load_scene, measure, print_table
 from scipy.stats import spearmanr
 
+from hloc_dpqed.choices import SHIPPED
+from hloc_dpqed.codecs.shipped import shipped_codec, shipped_for
 from hloc_dpqed.compression.conf import CompressConf
 from hloc_dpqed.compression.engine import Compressor
+from hloc_dpqed.compression.source import SharedCodec
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.atomic import write_bytes, write_text
-from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
+from hloc_dpqed.io.features import FeatureFile, feature_kind, read_global_descriptors
 from hloc_dpqed.mapfile import read_map, section_bytes
+from hloc_dpqed.maps.same_features import extractor_name
 from hloc_dpqed.planning.plans import (
     FRUGAL_LEVELS,
     FRUGAL_PIXELS,
@@ -34,6 +40,7 @@ from hloc_dpqed.planning.plans import (
     adjacent,
     candidate_plans,
     neighbour_plans,
+    shared_plans,
 )
 from hloc_dpqed.planning.trials import TRIAL_STEPS, Outcome, Trials
 from hloc_dpqed.report.outcomes import uncompressed_map
@@ -59,11 +66,20 @@ ENTRIES = ("float16", "int8", "int4")
 PEER_SIZES = (2, 4, 8, 16)
 
 
-def start_plans(family: str, dim: int, num_points: int, budget: int) -> list[Plan]:
+def codec_of(scene: Scene) -> SharedCodec:
+    """The codec that comes with the package for the scene's extractor."""
+    name = shipped_for(extractor_name(feature_kind(scene.features)), scene.features)
+    return SharedCodec.of(shipped_codec(name))
+
+
+def start_plans(family: str, scene: Scene, budget: int) -> list[Plan]:
     """Where the search of a family begins; precision and scores are those of ours."""
-    ours = candidate_plans(dim, num_points, budget, "total")
+    dim = scene.observations.dim
+    ours = candidate_plans(dim, scene.reference.num_points, budget, "total")
     if family == "ours":
         return ours
+    if family == SHIPPED:
+        return shared_plans(codec_of(scene).codec, scene.reference.num_points, budget, "total")
     like = replace(ours[0], codec_part=0.0, options={})  # codes of the mean
     if family == "sign":
         return [replace(like, codec="sign", code_bytes=dim // 8)]
@@ -89,7 +105,8 @@ def neighbour_peers(plan: Plan) -> list[Plan]:
 
 
 def base_conf(family: str, seed: int) -> CompressConf:
-    return CompressConf(selector="hybrid" if family == "ours" else "kcover", seed=seed)
+    selector = "hybrid" if family in ("ours", SHIPPED) else "kcover"
+    return CompressConf(selector=selector, seed=seed, shared=family == SHIPPED)
 
 
 class KeptTrials(Trials):
@@ -134,7 +151,7 @@ class Bench:
 
     def trials(self, family: str) -> Trials:
         conf = base_conf(family, 0)
-        if conf.selector not in self._trials:
+        if family not in self._trials:
             scene = self.scene
             described = read_global_descriptors(
                 scene.folder / "global-feats-vlad.h5", scene.reference.image_names
@@ -146,24 +163,22 @@ class Bench:
                     conf,
                     file.read,
                     global_descriptors=described,
+                    shared=codec_of(scene) if conf.shared else None,
                 )
             trials.folder, trials.name = self.output, self.name.replace("/", "-")
-            self._trials[conf.selector] = trials
-        return self._trials[conf.selector]
+            self._trials[family] = trials
+        return self._trials[family]
 
     def plan(self, family: str, budget: int) -> dict | None:
         """The best plan and its score on held-out images; None where nothing fits."""
         path = self.path(budget, family, "plan")
         if not path.is_file():
             scene = self.scene
-            start = start_plans(family, scene.observations.dim, scene.reference.num_points, budget)
-            near = neighbour_plans if family == "ours" else neighbour_peers
+            start = start_plans(family, scene, budget)
+            near = neighbour_plans if family in ("ours", SHIPPED) else neighbour_peers
             try:
                 outcomes = self.trials(family).search(start, near, budget, "total", self.most)
-                found = [
-                    {"plan": asdict(o.plan), "score": o.score, "num_points": o.num_points}
-                    for o in outcomes
-                ]
+                found = [{**asdict(o), "errors": o.errors.tolist()} for o in outcomes]
             except InputError:
                 found = []
             write_text(path, json.dumps(found))
@@ -176,7 +191,12 @@ class Bench:
         if not path.is_file():
             scene = self.scene
             conf = plan.conf(base_conf(family, seed), budget)
-            compressor = Compressor(scene.reference, scene.observations, conf)
+            given: dict = {}
+            if conf.shared:
+                shared = codec_of(scene)
+                codec = shared.codec.head(conf.code_bytes)
+                given = {"codec": codec, "codec_hash": shared.digest}
+            compressor = Compressor(scene.reference, scene.observations, conf, **given)
             data = compressor.fit_budget(budget, "total")[1]
             write_bytes(path.with_suffix(".dpqed"), data)
             write_text(path, json.dumps(self.measured(path.with_suffix(".dpqed"))))
@@ -226,7 +246,7 @@ def table_row(label: str, score: str, cells: list[dict], best: np.ndarray) -> li
     translation, rotation = np.mean([run.median_errors() for run in runs], axis=0)
     low, high = bootstrap(correct - best)
     size = np.mean([cell["total_bytes"] for cell in cells]) if "total_bytes" in cells[0] else 0
-    codec = np.mean([c["sections"]["codec"] for c in cells]) if size else 0
+    codec = np.mean([c["sections"].get("codec", 0) for c in cells]) if size else 0
     points = np.mean([cell["num_points"] for cell in cells]) if size else 0
     return [
         label,
@@ -261,13 +281,16 @@ def rows_of_plans(
     """As ``rows_of_budget``, for given plans instead of the best of each family."""
     for text in plans:
         plan = given_plan(text)
-        family = "ours" if plan.codec == "drqed" else plan.codec
+        family = {"drqed": "ours", SHIPPED: SHIPPED}.get(plan.codec, plan.codec)
+        if family == SHIPPED:
+            codec = codec_of(bench.scene).codec.name
+            plan = replace(plan, codec=codec, shared=True)
         name = text.replace(":", "-")
         try:
             cells = [bench.cell(family, budget, plan, seed, name) for seed in range(seeds)]
         except InputError:
             continue
-        yield f"{'ours: ' if family == 'ours' else ''}{plan}", "", cells
+        yield f"{f'{family}: ' if family in ('ours', SHIPPED) else ''}{plan}", "", cells
 
 
 def rows_of_budget(
@@ -281,9 +304,9 @@ def rows_of_budget(
             continue
         plan = plan_of(found)
         cells = [bench.cell(family, budget, plan, seed) for seed in range(seeds)]
-        label = f"{'ours: ' if family == 'ours' else ''}{plan}"
+        label = f"{f'{family}: ' if family in ('ours', SHIPPED) else ''}{plan}"
         yield label, f"{found['score']:.2f}", cells
-        if family != "ours":
+        if family in PEERS:
             peers.append((found["score"], label, cells))
     if peers:
         score, label, cells = min(peers, key=lambda peer: peer[0])
@@ -308,7 +331,7 @@ def print_scene(
             correct = np.mean([cell["correct"] for cell in cells], axis=0)
             ours = correct if ours is None else ours
             rows.append(table_row(f"{budget / 1000:g} KB, {label}", score, cells, ours))
-            if label.startswith("ours"):
+            if label.startswith(("ours", SHIPPED)):
                 verdicts += judge(bench.name, budget, cells, whole)
     print_table(header, rows)
     print("\n" + "\n".join(verdicts))
@@ -358,7 +381,9 @@ def main() -> None:
     scenes = [name for name in SCENES if name in TARGETS]
     parser.add_argument("--scenes", nargs="+", choices=scenes, default=scenes)
     parser.add_argument("--budgets", nargs="+", type=int, help="bytes; the targets' by default")
-    parser.add_argument("--families", nargs="+", choices=("ours", *PEERS), default=["ours", *PEERS])
+    parser.add_argument(
+        "--families", nargs="+", choices=("ours", SHIPPED, *PEERS), default=["ours", *PEERS]
+    )
     parser.add_argument(
         "--plans",
         nargs="+",

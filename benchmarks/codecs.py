@@ -119,7 +119,7 @@ def run_cell(
         "all", name, size or 4, "point", seed, code_targets=options.pop("code_targets", None)
     )
     start, cpu = time.perf_counter(), time.process_time()
-    if conf.sharpens:
+    if conf.sharpens and given is None:  # the codec that comes along has its own way
         observations = with_sharpened_targets(observations, seed)
     codec = given or fit_codec(name, observations, size, seed=seed, **options)
     fit, fit_cpu = time.perf_counter() - start, time.process_time() - cpu

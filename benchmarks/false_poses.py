@@ -25,8 +25,8 @@ from hloc_dpqed.compression.engine import Compressor
 from hloc_dpqed.evaluation.measures import PosedQuery, match_query, pose_of
 from hloc_dpqed.evaluation.pose_errors import pose_error
 from hloc_dpqed.io.features import FeatureFile
+from hloc_dpqed.localization.belief import least_inliers
 from hloc_dpqed.localization.localizer import Correspondences, Localizer
-from hloc_dpqed.localization.pose import least_inliers
 from hloc_dpqed.mapfile import read_map, write_map
 from hloc_dpqed.maps.compressed import CompressedMap
 from hloc_dpqed.planning.pseudo_queries import scene_extent

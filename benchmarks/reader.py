@@ -2,7 +2,8 @@
 
     python benchmarks/reader.py [--maps MAP.dpqed ...] [--repetitions 7]
 
-CPU time of one thread, median and range. Without ``--maps``, south-building is compressed with
+CPU time of one thread, median and range; decoded to floats (of a whole map, and in blocks that stay
+in the cache) and to int8. Without ``--maps``, south-building is compressed with
 drqed (4 bytes), sign and none first. The reader is compiled with ``-O3`` and, in a second row, with
 ``-march=native`` too.
 """
@@ -77,10 +78,10 @@ def main() -> None:
                 columns = [*zip(*lines, strict=True)]
                 rows.append([path.name, f"C++ {flags}", *(spread([*c], 1, 2) for c in columns)])
             load, decode = zip(*python_figures(path, args.repetitions), strict=True)
-            told = [spread([*load], 1, 2), "", spread([*decode], 1, 2), ""]
+            told = [spread([*load], 1, 2), "", spread([*decode], 1, 2), "", ""]
             rows.append([path.name, "Python", *told])
     header = ["map", "reader", "load, ms", "table, ms", "decode, million/s", "in blocks of 64"]
-    print_table(header, rows)
+    print_table([*header, "to int8"], rows)
 
 
 if __name__ == "__main__":

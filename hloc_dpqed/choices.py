@@ -26,6 +26,7 @@ MATCHERS = (
 EXTRACTORS = ("sift", "aliked", "disk", "xfeat", "superpoint")  # that map and localize run
 EXPORT_FORMATS = ("hloc", "colmap", "text")
 POSE_ESTIMATORS = ("pycolmap", "poselib")
+AUTO_CAMERA = "auto"
 FALLBACKS = ("none", "closest")
 LEAST_INLIERS = 8  # of a pose that counts; see docs/reliability.md
 DEFAULT_THRESHOLDS = "0.25/2,0.5/5,5/10"

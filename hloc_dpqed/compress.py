@@ -8,11 +8,11 @@ import numpy as np
 
 from .choices import BUDGET_SCOPES, CODEC_TRAIN, GRANULARITIES, SHIPPED
 from .codecs import HEADED, Codec, sharpens
-from .codecs.file import codec_hash, codec_made, read_codec
+from .codecs.file import codec_made, read_codec
 from .codecs.shipped import SIMILARITY, check_described, shipped_codecs, shipped_for
 from .compression.conf import CODEC_BYTES, CompressConf, Work
 from .compression.engine import Compressor
-from .compression.source import Source
+from .compression.source import SharedCodec, Source
 from .errors import InputError
 from .io.atomic import check_output, write_bytes
 from .io.features import descriptor_dimension, feature_kind, read_global_descriptors
@@ -30,11 +30,13 @@ from .planning.calibrate import CALIBRATION_BYTES, calibrate as calibrate_confid
 from .planning.planner import plan_compression
 from .planning.pseudo_queries import TrialMatcher
 from .planning.target import parse_target, plan_recall
+from .scene.reference import Observations
 from .selection import SELECTORS
 from .threads import check_device, check_seed, set_num_threads, steady_products
 from .training.checkpoint import fit_folder
 
 CODEC_PART = 0.3  # of a whole-file budget, for such a codec
+MOST_CODES = 100  # of a point
 
 
 @steady_products()
@@ -65,6 +67,7 @@ def main(
     matcher: str = "NN-mutual",
     matcher_weights: Path | None = None,
     calibrate: bool = False,
+    codes_per_point: float = CompressConf.codes_per_point,
 ) -> Path:
     """Write the compressed map of an hloc model.
 
@@ -80,7 +83,9 @@ def main(
         fraction: which fraction of the points to keep, in (0, 1].
         selector, granularity, seed, *_options: see ``CompressConf``.
         codec, code_bytes: see ``CompressConf``. With a budget and without a codec, the planner
-            chooses both (``planning.planner``); pass one of them to do without it.
+            chooses both (``planning.planner``); pass one of them to do without it. With
+            'shipped' or a codec file whose codes have codes as their heads it chooses the code
+            size alone.
         global_features: hloc's global feature file, to store the images' global descriptors.
         overwrite: replace ``output``; otherwise an existing file is an error.
         threads, device, progress: of the work.
@@ -91,6 +96,8 @@ def main(
         matcher, matcher_weights: what the map will be matched with, as for ``localize``: the
             planner's held-out images are. Without a plan to make they change nothing and are
             refused.
+        codes_per_point: see ``CompressConf``. The file counts a point of several codes several
+            times; ``num_points``, ``fraction`` count it once.
         calibrate: localize held-out database images, and store what their errors tell of the
             confidence of poses (``planning.calibrate``).
 
@@ -104,16 +111,17 @@ def main(
     output = Path(output)
     if output.exists() and not overwrite:
         raise InputError(f"{output}: exists already, pass --overwrite to replace it")
-    shared = None
+    shared, free_size = None, False
     if codec_file is not None or codec == SHIPPED:
         shared, codec_file = _given_codec(codec, code_bytes, codec_options, codec_file, features)
+        free_size = code_bytes is None and shared.name in HEADED
         codec, code_bytes = shared.name, shared.code_size
     asked: dict[str, Any] = {}
     if budget is not None:
         asked = {"budget": parse_size(budget), "budget_scope": budget_scope}
     elif target_recall is not None:
         asked = {"target_recall": target_recall}
-    if asked and codec is None and code_bytes is None:
+    if asked and (free_size or (codec is None and code_bytes is None)):
         asked["planned"] = True
     conf = CompressConf(
         selector,
@@ -126,10 +134,12 @@ def main(
         asked=asked,
         codec_train=codec_train,
         code_targets=code_targets,
+        codes_per_point=codes_per_point,
+        shared=shared is not None,
     )
     check_arguments(conf, budget, budget_scope, num_points, fraction, target_recall)
     planning = asked.get("planned", False) or target_recall is not None
-    if matcher != "NN-mutual" and not (planning and shared is None):
+    if matcher != "NN-mutual" and not planning:
         raise InputError(
             f"--matcher {matcher}: only a plan depends on it; pass --budget without --codec and "
             "--code_bytes, or --target_recall"
@@ -162,10 +172,13 @@ def main(
     described = None
     if global_features is not None:
         described = read_global_descriptors(global_features, reference.image_names)
-    source = Source(reference, observations, features, described)
+    if shared is None and asked.get("planned") and not codec_options:
+        shared = _codec_to_try(features, observations)
+    known = None if shared is None else SharedCodec.of(shared)
+    source = Source(reference, observations, features, described, known)
     with fit_folder(output) as resume:
         work = Work(device, progress, resume)
-        if target_recall is not None or (asked and shared is None):
+        if planning or (asked and not conf.shared):
             conf, planned_points = _planned(source, conf, work, trial_matcher)
             num_points = planned_points or num_points
         compressor = Compressor(
@@ -174,9 +187,9 @@ def main(
             conf,
             described,
             work,
-            codec=shared,
+            codec=known.codec.head(conf.code_bytes) if known and conf.shared else None,
             features=feature_kind(features),
-            codec_hash=None if shared is None else codec_hash(shared.whole()),
+            codec_hash=known.digest if known and conf.shared else None,
         )
         if budget is not None:
             size = parse_size(budget)
@@ -190,7 +203,7 @@ def main(
             compressed = compressor.compress(wanted)
             data = b"" if calibrate else compressor.to_bytes(compressed)
         if calibrate:
-            fitted = calibrate_confidence(source, conf, compressed.num_points, work)
+            fitted = calibrate_confidence(source, conf, compressed.num_places, work)
             data = compressor.to_bytes(replace(compressed, confidence=fitted.to_json()))
         write_bytes(output, data)
     logger.info(f"Wrote {output}: {format_size(len(data))}")
@@ -224,6 +237,21 @@ def _given_codec(
     if code_bytes is not None:
         raise InputError(f"--code_bytes: {path} has codes of {found.code_size} bytes only")
     return found, path
+
+
+def _codec_to_try(features: Path, observations: Observations) -> Codec | None:
+    """The codec that comes with the package for such features, for a plan; None without one."""
+    path = shipped_codecs().get(extractor_name(feature_kind(features)) or "")
+    codec = None if path is None else read_codec(path)
+    if path is None or codec is None or codec.dim != observations.dim:
+        return None
+    try:
+        trained = codec_made(path).get(SIMILARITY)
+        check_described(codec, observations, trained, f"{features}: {path.name}")
+    except InputError as error:
+        logger.warning(f"planning without the codec that comes along: {error}")
+        return None
+    return codec
 
 
 def _planned(
@@ -274,6 +302,10 @@ def check_arguments(
         raise InputError(
             f"--budget_scope {budget_scope}: expected one of {', '.join(BUDGET_SCOPES)}"
         )
+    if not 1 <= conf.codes_per_point <= MOST_CODES:
+        raise InputError(f"--codes_per_point {conf.codes_per_point}: expected 1 to {MOST_CODES}")
+    if conf.codes_per_point > 1 and conf.granularity != "point":
+        raise InputError("--codes_per_point: with --granularity observation each has one already")
     check_code_bytes(conf.codec, conf.code_bytes)
     check_codec_options(conf.codec, conf.codec_options)
     check_selector_options(conf.selector, conf.selector_options)

@@ -8,7 +8,11 @@ class InputError(ValueError):
     """
 
 
-PACKAGES = {"torch": "torch", "faiss": "faiss-cpu"}  # what to install for a module
+PACKAGES = {
+    "torch": "torch",
+    "faiss": "faiss-cpu",
+    "scipy": "scipy",
+}  # what to install for a module
 
 
 def told_missing(error: ModuleNotFoundError) -> str | None:

@@ -24,8 +24,11 @@ def main(map: Path, codec_file: Path | None = None) -> dict[str, Any]:
 def format_info(info: dict[str, Any]) -> str:
     """``info`` for people: contents, bytes by section, and both totals."""
     points = max(info["num_points"], 1)
+    places = ""
+    if info["num_places"] < info["num_points"]:
+        places = f" at {info['num_places']} places"
     lines = [
-        f"{info['num_points']} points, {info['num_images']} images, "
+        f"{info['num_points']} points{places}, {info['num_images']} images, "
         f"{info['num_observations']} observations",
         f"codec {info['codec']}, {info['code_bytes']} bytes a code, one code for each "
         f"{info['granularity']}, {info['distinct_codes']} distinct codes, "

@@ -409,7 +409,7 @@ def test_errors_of_our_own_are_one_line_too(monkeypatch, capfd):
     def broken(args):
         raise KeyError("a bug\nof two lines")
 
-    monkeypatch.setattr(cli, "_info", broken)
+    monkeypatch.setattr(cli.commands, "info", broken)
     code, out, lines = run(["info", "x"], capfd)
     assert (code, out, len(lines)) == (1, "", 1)
     assert "unexpected error: KeyError" in lines[0] and "--debug" in lines[0]
@@ -419,7 +419,7 @@ def test_interrupts(monkeypatch, capfd):
     def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_info", interrupted)
+    monkeypatch.setattr(cli.commands, "info", interrupted)
     code, out, lines = run(["info", "x"], capfd)
     assert (code, out) == (130, "") and "interrupted" in lines[0]
 

@@ -14,8 +14,9 @@ from hloc_dpqed.errors import InputError
 from hloc_dpqed.evaluation.measures import measure
 from hloc_dpqed.evaluation.posed_queries import read_posed_queries
 from hloc_dpqed.io.lists import read_poses
+from hloc_dpqed.localization.belief import least_inliers
 from hloc_dpqed.localization.localizer import Localizer
-from hloc_dpqed.localization.pose import estimation_options, least_inliers
+from hloc_dpqed.localization.pose import estimation_options
 from hloc_dpqed.mapfile import read_map
 
 

@@ -159,7 +159,7 @@ def measured(scene, parts, frame, folder):
         held = hold_out(reference, parts[1], np.array([1, 5]), read_features=file.read)
     names = held.reference.image_names
     held_out = [replace(query, retrieved=names) for query in held.queries]
-    errors, expected = localize_held_out(compressed, held_out, 0)
+    errors, expected, _ = localize_held_out(compressed, held_out, 0)
     unit = np.array([frame[0], 1.0])
     return {
         "correct": found.correct,

@@ -392,6 +392,33 @@ def test_exif_tells_the_focal_length(yard, tmp_path):
         assert 0.9 < camera.mean_focal_length() / (SIZE[0] * 30 / 36) < 1.1
 
 
+def test_auto_takes_what_there_is(yard, made, tmp_path):
+    """Of one photo EXIF tells the focal length, of the other nothing does."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    first, second = sorted((yard / "queries").iterdir())
+    with_exif(first, folder / "told.jpg", 30)
+    shutil.copyfile(second, folder / f"other{second.suffix}")
+    cameras = dict(photo_queries(folder, camera="auto"))
+    told = {name: camera.has_prior_focal_length for name, camera in cameras.items()}
+    assert told == {"told.jpg": True, f"other{second.suffix}": False}
+    (tmp_path / "q.txt").write_text("told.jpg\n")
+    assert [name for name, _ in photo_queries(folder, tmp_path / "q.txt", "auto")] == ["told.jpg"]
+    (tmp_path / "q.txt").write_text("missing.jpg\n")
+    with pytest.raises(InputError, match=r"missing\.jpg: no such image"):
+        photo_queries(folder, tmp_path / "q.txt", "auto")
+    compress.main(made / "sfm", made / "features.h5", tmp_path / "m", codec="none", progress=False)
+    how = {"images": folder, "camera": "auto", "progress": False}
+    lines = tmp_path / "l.jsonl"
+    figures = localize.main(
+        tmp_path / "m", None, None, tmp_path / "r.txt", results_jsonl=lines, **how
+    )
+    assert figures["num_localized"] == 2
+    true = float(camera_of(yard).split()[3])
+    for line in map(json.loads, lines.read_text().splitlines()):
+        assert line["camera"]["params"][0] == pytest.approx(true, rel=0.05)
+
+
 def test_a_list_names_the_queries_and_their_cameras(yard, tmp_path):
     name = sorted(path.name for path in (yard / "queries").iterdir())[1]
     (tmp_path / "q.txt").write_text(f"{name} {camera_of(yard)}\n")

@@ -1,6 +1,8 @@
 """The planner: pseudo-queries from the map itself, and the best plan that fits a budget."""
 
 import re
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pycolmap
@@ -8,8 +10,11 @@ import pytest
 from synthetic import make_scene
 
 from hloc_dpqed import compress
+from hloc_dpqed.codecs.file import codec_hash
+from hloc_dpqed.codecs.shipped import shipped_codec
+from hloc_dpqed.codecs.sign import SignCodec
 from hloc_dpqed.compression.conf import CompressConf
-from hloc_dpqed.compression.source import Source
+from hloc_dpqed.compression.source import SharedCodec, Source
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.evaluation.measures import PosedQuery
 from hloc_dpqed.evaluation.pose_errors import pose_error
@@ -18,7 +23,7 @@ from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.mapfile import map_info, read_map
 from hloc_dpqed.planning import pseudo_queries
 from hloc_dpqed.planning.planner import plan_compression
-from hloc_dpqed.planning.plans import Plan, candidate_plans, neighbour_plans
+from hloc_dpqed.planning.plans import Plan, candidate_plans, neighbour_plans, shared_plans
 from hloc_dpqed.planning.pseudo_queries import (
     RANSAC_SEEDS,
     expected_error,
@@ -208,6 +213,111 @@ def test_candidate_plans_respect_the_budget():
     rich = candidate_plans(256, 1000, 10_000_000, "total")
     assert {p.code_bytes for p in rich if p.codec == "drqed"} == {8}
     assert {(p.xyz_pixels, p.score_levels) for p in rich} == {(0.25, 16)}
+    # Nor need a point have one code only, where there is room for more.
+    assert [p.codes_per_point for p in rich if p.codec == "drqed"] == [1.0, 1.4, 2.0]
+    assert [p.conf(base, 1).codes_per_point for p in rich][:3] == [1.0, 1.4, 2.0]
+    some = candidate_plans(256, 1000, 50_000, "total")
+    assert [p.codes_per_point for p in some if p.codec == "drqed"] == [1.0, 1.4]
+    assert {p.codes_per_point for p in candidate_plans(256, 1000, 35_000, "total")} == {1.0}
+
+
+def test_shared_plans_have_sizes_that_the_codec_has():
+    codec = shipped_codec("superpoint")
+    plans = shared_plans(codec, 12_553, 25_000, "total")
+    assert [p.code_bytes for p in plans] == [4, 6] and all(p.shared for p in plans)
+    near = neighbour_plans(plans[0])
+    assert {p.code_bytes for p in near} == {3, 4, 5} and all(p.shared for p in near)
+    assert all(p.conf(CompressConf(), 25_000).shared for p in near)
+    assert [p.code_bytes for p in shared_plans(codec, 12_553, 200_000, "total")] == [6, 8]
+    rich = shared_plans(codec, 1000, 10_000_000, "total")
+    assert [(p.code_bytes, p.xyz_pixels) for p in rich] == [(8, 0.25)]
+    assert [p.code_bytes for p in shared_plans(codec, 1000, 5, "codes")] == [4]
+    only = shared_plans(SignCodec(256), 12_553, 25_000, "total")
+    assert [p.code_bytes for p in only] == [32]
+    assert not any(p.code_bytes != 32 for p in neighbour_plans(only[0]))
+
+
+def test_of_level_plans_of_two_families_the_one_with_more_matches_is_best():
+    def made(score: float, points: int, correct: float, shared: bool) -> Outcome:
+        plan = Plan("nested" if shared else "drqed", 4, shared=shared)
+        return Outcome(plan, points, score, np.zeros((1, 1, 2)), 1, correct)
+
+    many, matched = made(-8.0, 300, 50, True), made(-8.0 + 0.9 * LEVEL, 200, 60, True)
+    fitted = made(-8.0, 250, 55, False)
+    assert best_first([many, matched])[0] is matched
+    assert best_first([many, matched, fitted])[0] is matched
+    assert best_first([replace(fitted, correct=70), many, matched])[0].correct == 70
+    # Of fitted plans alone the one with most points, as ever; with as many, more codes may win.
+    several = replace(fitted, plan=replace(fitted.plan, codes_per_point=2.0), correct=60)
+    assert best_first([fitted, several])[0] is several
+    assert best_first([several, replace(fitted, correct=61)])[0].correct == 61
+    assert best_first([several, replace(fitted, num_points=251)])[0].num_points == 251
+    assert best_first([made(-8.0, 250, 90, False), made(-8.0, 300, 50, False)])[0].num_points == 300
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ({"budget": "6KB"}, "a"),
+        pytest.param({"budget": "12KB"}, "ab", marks=SLOW),
+        pytest.param({"target_recall": "0.5@1/10"}, "ab", marks=SLOW),
+    ],
+)
+def test_a_codec_that_comes_along_is_planned_by_itself(fountain, tmp_path, asked, names):
+    model, features = fountain / "sfm", fountain / "feats-superpoint.h5"
+    for name in names:
+        compress.main(
+            model, features, tmp_path / name, codec="shipped", threads=1, progress=False, **asked
+        )
+    made = [(tmp_path / name).read_bytes() for name in names]
+    assert made.count(made[0]) == len(names)
+    info = map_info(tmp_path / "a")
+    assert (info["codec"], info["codec_bytes"]) == ("nested", 0)
+    assert info["codec_hash"] == codec_hash(shipped_codec("superpoint"))
+    assert info["made"]["conf"]["asked"]["planned"] and info["total_bytes"] <= 12_000
+    # A code size that is asked for is kept.
+    compress.main(
+        model, features, tmp_path / "c", codec="shipped", code_bytes=3, progress=False, **asked
+    )
+    assert map_info(tmp_path / "c")["code_bytes"] == 3
+
+
+def test_the_planner_tries_the_codec_that_comes_along(fountain, monkeypatch):
+    """Beside the plans that there are without it, which stay the same."""
+    tried: list[Plan] = []
+
+    def run(self, plan, budget, scope):
+        tried.append(plan)
+        return Outcome(plan, 10, float(plan.shared) - plan.code_bytes, np.zeros((1, 1, 2)), 1)
+
+    monkeypatch.setattr(Trials, "run", run)
+    reference = read_reference(fountain / "sfm")
+    features = fountain / "feats-superpoint.h5"
+    source = Source(reference, read_observations(reference, features), features)
+    alone = plan_compression(source, 12_000, "total", CompressConf())
+    before, tried[:] = list(tried), []
+    shared = SharedCodec.of(shipped_codec("superpoint"))
+    both = plan_compression(replace(source, shared=shared), 12_000, "total", CompressConf())
+    assert [plan for plan in tried if not plan.shared] == before
+    assert any(plan.shared for plan in tried)
+    assert alone == both  # the best, by the scores above
+    # Where codes alone count, a fitted codec costs nothing.
+    tried[:] = []
+    plan_compression(replace(source, shared=shared), 12_000, "codes", CompressConf())
+    assert not any(plan.shared for plan in tried)
+
+
+def test_unknown_descriptors_are_planned_without_the_codec(tmp_path):
+    """Of the right name and dimension, but random: one line of warning."""
+    made = make_scene(tmp_path, num_points=60, dim=256)
+    features = tmp_path / "feats-superpoint.h5"
+    shutil.copy(made.features, features)
+    observations = read_observations(read_reference(made.sfm), features)
+    assert compress._codec_to_try(features, observations) is None
+    assert compress._codec_to_try(made.features, observations) is None  # of no known extractor
 
 
 def test_compress_plans_within_the_budget(scene, tmp_path):

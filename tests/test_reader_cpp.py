@@ -403,11 +403,13 @@ def test_fuzz(runs, coded_maps, tmp_path):
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def cpp_matches(path: Path, query: np.ndarray, images: list[int], tmp_path: Path) -> np.ndarray:
+def cpp_matches(
+    path: Path, query: np.ndarray, images: list[int], tmp_path: Path, *options: str
+) -> np.ndarray:
     """(k, 4) image, query row, point and similarity of the reader's matches."""
     file = tmp_path / "query.safetensors"
     safetensors.numpy.save_file({"descriptors": np.ascontiguousarray(query, np.float32)}, file)
-    argv = [compiled("tests/matches.cpp", *SANITIZED), path, file, *map(str, images)]
+    argv = [compiled("tests/matches.cpp", *SANITIZED), *options, path, file, *map(str, images)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     return np.array([line.split() for line in done.stdout.splitlines()], float).reshape(-1, 4)
 
@@ -442,6 +444,28 @@ def test_matches(tmp_path, granularity):
     assert np.allclose(found[:, 3], expected[:, 3], atol=2e-6)
 
 
+@pytest.mark.filterwarnings("ignore:codec")
+@pytest.mark.parametrize("name", ["none", "sign", "pq", "drqed", "nested"])
+def test_matches_in_int8(tmp_path, name):
+    """Beside those of floats: the same but for close calls, similarities within a hundredth."""
+    observations = make_observations(90, 4, dim=32, noise=0.05)
+    size = {"none": 0, "sign": 4}.get(name, 2)
+    codec = fit_codec(name, observations, size, **SMALL_CODECS.get(name, {}))
+    made = make_map(num_points=90, num_images=4, granularity="point")
+    made = replace(made, codec=codec, codes=codec.encode_points(observations))
+    path = tmp_path / "map.dpqed"
+    write_map(path, made)
+    query = observations.descriptors[:60].astype(np.float32)
+    exact, near = (
+        cpp_matches(path, query, [0, 1, 2, 3], tmp_path, *options) for options in ((), ("--int8",))
+    )
+    similarity = {tuple(row[:3].astype(int)): row[3] for row in exact}
+    both = [(row[3], similarity.get(tuple(row[:3].astype(int)))) for row in near]
+    both = np.array([(a, b) for a, b in both if b is not None])
+    assert len(both) >= 0.9 * max(len(exact), len(near)) > 20
+    assert np.abs(both[:, 0] - both[:, 1]).max() < 0.01
+
+
 @pytest.mark.parametrize("codec", ["sign", pytest.param("drqed", marks=pytest.mark.slow), "none"])
 def test_real_map(fountain, tmp_path, codec):
     """A map made by ``compress``: the same bytes, and the same matches but for close calls."""
@@ -459,6 +483,9 @@ def test_real_map(fountain, tmp_path, codec):
     expected = {(i, q, p) for i, m in zip(images, ours, strict=True) for q, p in m.pairs.tolist()}
     same = expected & {tuple(row) for row in found[:, :3].astype(int).tolist()}
     assert len(same) >= 0.99 * max(len(expected), len(found)) > 100
+    near = cpp_matches(path, features.descriptors, images, tmp_path, "--int8")
+    same = expected & {tuple(row) for row in near[:, :3].astype(int).tolist()}
+    assert len(same) >= 0.97 * max(len(expected), len(near))
 
 
 def test_example_with_opencv(fountain, tmp_path):

@@ -22,6 +22,7 @@ from hloc_dpqed.io.lists import read_poses, read_queries
 from hloc_dpqed.io.model import load_reconstruction, read_observations, read_reference
 from hloc_dpqed.io.same_image import same_shape
 from hloc_dpqed.localization.localizer import Localizer
+from hloc_dpqed.logger import logger
 from hloc_dpqed.mapfile import read_map
 from hloc_dpqed.maps.reconstruction import to_reconstruction
 from hloc_dpqed.planning.holdout import hold_out
@@ -229,7 +230,7 @@ def test_intrinsics_of_the_original_photograph(scene, tmp_path, monkeypatch):
     map_file = write_compressed_scene(scene, tmp_path / "map.dpqed", codec="none")
     big = listed(tmp_path / "big.txt", scene, lambda c: c.rescale(2 * c.width, 2 * c.height))
     told: list[str] = []
-    monkeypatch.setattr(localize.logger, "warning", told.append)
+    monkeypatch.setattr(logger, "warning", told.append)
     figures = localize.main(
         map_file, big, scene.features, tmp_path / "r.txt", scene.pairs,
         ransac_thresh=2, progress=False, full_names=True,

@@ -121,7 +121,7 @@ def test_a_view_of_few_matches_is_not_believed(compressed, weights, queries, mon
         scores=np.tile(query.features.scores, 4),
     )
     monkeypatch.setattr(localizer, "_match_view", few)
-    monkeypatch.setattr("hloc_dpqed.localization.localizer.LEAST_VIEW_SHARE", 0.5)
+    monkeypatch.setattr("hloc_dpqed.localization.map_matcher.LEAST_VIEW_SHARE", 0.5)
     found = localizer.match(big, [0, 1], query.camera)
     assert images == [0, 1] and len(views) >= 1
     for one, image in zip(found, [0, 1], strict=True):

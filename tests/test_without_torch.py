@@ -130,12 +130,12 @@ def test_plain_matches(name, make, seed, num_queries, num_rows, sizes, step):
     rng = np.random.default_rng(seed)
     query, database = make(rng, num_queries), make(rng, num_rows)
     images = [rng.integers(0, num_rows, size) for size in sizes]
-    before, plain.QUERY_ROWS = plain.QUERY_ROWS, step
+    before, plain.MOST_ROWS = plain.MOST_ROWS, step
     try:
         found = plain.match_images(query, database, images, CONFS[name])
         whole = plain.match_all(query, database, CONFS[name])
     finally:
-        plain.QUERY_ROWS = before
+        plain.MOST_ROWS = before
     images, found = [*images, np.arange(num_rows)], [*found, whole]
     for rows, matches in zip(images, found, strict=True):
         np.testing.assert_array_equal(
@@ -169,3 +169,16 @@ def test_plain_basis():
     assert plain.common_basis(rng.normal(size=(2000, 256)).astype(np.float32), 2e-5) is None
     assert plain.common_basis(rows[:100], 2e-5) is None
     assert common_basis(torch.from_numpy(rows)).shape == basis.shape
+
+
+def test_sequences(scene, maps, tmp_path):
+    inputs = (maps["drqed"], scene.queries, scene.features)
+    figures = localize.main(
+        *inputs, tmp_path / "with.txt", retrieval=scene.pairs, threads=1, track=True
+    )
+    assert figures["num_tracked"] == 2
+    argv = ["localize", "--map", inputs[0], "--queries", inputs[1], "--features", inputs[2]]
+    argv += ["--retrieval", scene.pairs, "--track", "--results", tmp_path / "without.txt"]
+    done = run(*argv)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "without.txt").read_bytes() == (tmp_path / "with.txt").read_bytes()

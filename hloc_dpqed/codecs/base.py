@@ -1,7 +1,7 @@
 """The one interface of all codecs: descriptors to codes and back."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -68,6 +68,24 @@ def unit_rows(rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     return out
 
 
+class PointEncoder(Protocol):
+    """Codes of the points of a map that it keeps."""
+
+    def __call__(
+        self, rows: np.ndarray, stored: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> np.ndarray:
+        """The codes of the points ``rows`` in a map of them: (k, code_size) uint8.
+
+        Args:
+            rows: (k,) int64, increasing.
+            stored: other points that the map has, and their codes, which stay: (s,) int64 and
+                (s, code_size) uint8.
+        """
+
+    def nearest(self, rows: np.ndarray) -> np.ndarray:
+        """The same as if each point was alone, which takes less time."""
+
+
 class Codec(ABC):
     """A fitted quantizer of D-dimensional descriptors.
 
@@ -118,6 +136,25 @@ class Codec(ABC):
     @abstractmethod
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """(N, code_size) uint8 codes to (N, D) float32, L2-normalised rows."""
+
+    def sharpened(
+        self, observations: Observations, seed: int = 0, progress: bool = False
+    ) -> np.ndarray:
+        """``training.sharpen.sharpened_descriptors`` for codes of this codec: (P, D) float16."""
+        from ..training.sharpen import sharpened_descriptors
+
+        return sharpened_descriptors(observations, seed, progress)
+
+    def point_encoder(self, observations: Observations) -> "PointEncoder | None":
+        """What gives the codes of points that are kept together, where these decide them.
+
+        Args:
+            observations: of all points of the map, with the targets of their codes.
+
+        Returns:
+            None for codecs that encode each point as if it was alone, by ``encode_points``.
+        """
+        return None
 
     def encode_points(self, observations: Observations) -> np.ndarray:
         """One code for each point: (P, code_size) uint8.

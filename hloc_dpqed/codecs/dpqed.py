@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from ..errors import InputError
 from ..scene.reference import Observations, mean_descriptors
 from ..threads import spread_rows
-from ..training.batches import Tracks
+from ..training.batches import Tracks, same_places
 from ..training.checkpoint import FitCheckpoint
 from ..training.decoder import DECODERS, Decoder
 from ..training.gradients import ESTIMATORS, quantize
@@ -109,6 +109,10 @@ class DPQEDCodec(Codec):
             hard = quantize(some, codebooks, 1.0, "straight_through")
             softness = temperature * float(((some - hard) ** 2).sum(2).mean()) + 1e-9
 
+        places = None
+        if observations.places is not None:
+            places = torch.from_numpy(observations.places).to(device)
+
         def batch_loss(step: int) -> torch.Tensor:
             rng = np.random.default_rng((seed, step))
             drawn = tracks.draw_points(rng, batch)
@@ -116,6 +120,8 @@ class DPQEDCodec(Codec):
             anchors = torch.from_numpy(observations.descriptors[rows]).to(device).float()
             labels = torch.from_numpy(tracks.points[drawn]).to(device)
             targets = means[labels]
+            alike = same_places(observations, tracks.points[drawn])
+            own = labels if places is None else places[labels]
 
             def through(x: torch.Tensor) -> torch.Tensor:
                 parts = quantize(x.unflatten(1, (m, -1)), codebooks, softness, assignment)
@@ -126,15 +132,16 @@ class DPQEDCodec(Codec):
             if len(labels) < 2:
                 return loss
             if losses == "contrastive":
-                match = contrastive_loss(anchors, keys, labels, labels, 0.03, both_ways=True)
+                apart = None if alike is None else torch.from_numpy(alike).to(device)
+                match = contrastive_loss(anchors, keys, labels, labels, 0.03, True, apart)
                 return 0.3 * loss + match["total"].mean()
             if losses in ("triplet_original", "both"):
-                hard = hardest_negatives(anchors, keys, labels, labels)
+                hard = hardest_negatives(anchors, keys, own, own)
                 triplet = triplet_loss(anchors, keys, keys[hard], margin)
                 loss = loss + triplet_weight * triplet["total"].mean()
             if losses in ("triplet_dequantized", "both"):
                 decoded = through(anchors)
-                hard = hardest_negatives(decoded, keys, labels, labels)
+                hard = hardest_negatives(decoded, keys, own, own)
                 triplet = triplet_loss(decoded, keys, keys[hard], margin)
                 loss = loss + triplet_weight * triplet["total"].mean()
             return loss

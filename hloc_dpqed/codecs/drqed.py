@@ -127,7 +127,7 @@ class DRQEDCodec(Codec):
         """
         import torch
 
-        from ..training.batches import Tracks
+        from ..training.batches import Tracks, same_places
         from ..training.beam import beam_search, orthogonal_codebooks
         from ..training.loop import minimise
         from ..training.losses import contrastive_loss, rate_loss, reconstruction_loss
@@ -178,6 +178,7 @@ class DRQEDCodec(Codec):
                         codes[part] = beam_search(targets[part] @ onto, small, beam)[1][:, 0]
             chosen = drawn[step % refresh]
             labels = torch.from_numpy(tracks.points[chosen]).to(device)
+            alike = same_places(observations, tracks.points[chosen])
             observed = tracks.draw_observation(np.random.default_rng((seed, step)), chosen)
             anchors = observations.descriptors[observed]
             keys = module(codes[labels])
@@ -189,6 +190,7 @@ class DRQEDCodec(Codec):
                 labels,
                 temperature,
                 both_ways,
+                None if alike is None else torch.from_numpy(alike).to(device),
             )
             bits = sum(rate_loss(book)["total"].sum() for book in module.books)
             rate = bits / (8 * plan.budget)

@@ -26,9 +26,12 @@ class CompressConf:
         score_levels: levels of the stored detection scores, 0 for none.
         asked: the budget or the recall that was asked for; kept in the map.
         codec_train: fit the codec on the observations of the 'kept' points or of 'all'.
+        codes_per_point: codes of each point, on average over the uncompressed map: more than one
+            give one to each of a point's appearances (``scene.appearances``).
         code_targets: what a point's code should decode to: the 'mean' of its observations, or that
             mean 'sharpened' against the other points (``training.sharpen``); None leaves it to the
             codec. Codes for each observation have no target.
+        shared: the codec is one of a file of its own (``Source.shared``), and none is fitted.
     """
 
     selector: str = "hybrid"
@@ -43,6 +46,8 @@ class CompressConf:
     asked: dict[str, Any] = field(default_factory=dict)
     codec_train: str = "kept"
     code_targets: str | None = None
+    codes_per_point: float = 1.0
+    shared: bool = False
 
     @property
     def sharpens(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..codecs import Codec, fit_codec
+from ..codecs.base import PointEncoder
 from ..errors import InputError
 from ..io.sizes import format_size
 from ..mapfile import canonical_map, to_bytes
@@ -53,9 +54,7 @@ class Compressor:
         kept: KeptPoints | None = None,
         codec_hash: str | None = None,
     ):
-        self.reference = reference
         self.features = features or {}
-        self.observations = observations
         self.conf = conf
         self.work = work
         self.codec_hash = codec_hash
@@ -65,12 +64,16 @@ class Compressor:
             reference,
             observations,
             conf,
-            (lambda: self.fit(np.arange(reference.num_points))) if known else None,
+            (lambda: self.fit(np.arange(self.reference.num_points))) if known else None,
             work.progress,
+            codec,
         )
         self.problem = self.kept.problem
+        # By rows, where points have several codes.
+        self.reference, self.observations = self.kept.reference, self.kept.observations
         self._encoded: tuple[Codec, np.ndarray, np.ndarray] | None = None
-        self.scores = observations.scores
+        self._encoder: tuple[Codec, PointEncoder | None] | None = None
+        self.scores = self.observations.scores
         if conf.granularity == "point":
             self.scores = self.kept.scores
         self.global_descriptors = None
@@ -78,7 +81,7 @@ class Compressor:
             self.global_descriptors = encode_global_descriptors(global_descriptors, conf.seed)
 
     def fit(self, rows: np.ndarray) -> Codec:
-        """The codec for a map of the points ``rows``: the given one, or one fitted on them."""
+        """The codec for a map of the rows of ``kept``: the given one, or one fitted on them."""
         if self._given is not None:
             return self._given
         everything = self.conf.codec_train == "all"
@@ -101,7 +104,7 @@ class Compressor:
         part = self.kept.observations_of(rows)
         if not self.conf.sharpens:
             return part
-        sharpened = self.kept.sharpened(self.conf.seed, self.work.progress)
+        sharpened = self.kept.sharpened(self.conf.seed, self.work.progress, self._given)
         return replace(part, targets=sharpened[rows])
 
     def compress(self, num_points: int) -> CompressedMap:
@@ -109,11 +112,14 @@ class Compressor:
         return self.with_points(self.kept.rows(num_points))
 
     @steady_products()
-    def with_points(self, rows: np.ndarray, codec: Codec | None = None) -> CompressedMap:
-        """The map with the points ``rows`` ((k,) int64, increasing), in the file's order.
+    def with_points(
+        self, rows: np.ndarray, codec: Codec | None = None, draft: bool = False
+    ) -> CompressedMap:
+        """The map with the rows ((k,) int64, increasing) of ``kept``, in the file's order.
 
         Args:
             codec: a fitted codec; by default what ``fit`` gives.
+            draft: of codes of about the size of those that the points would choose.
         """
         reference = self.reference
         codec = codec or self.fit(rows)
@@ -128,7 +134,7 @@ class Compressor:
             visibility=visibility,
             granularity=self.conf.granularity,
             codec=codec,
-            codes=self._codes(codec, code_rows),
+            codes=self._codes(codec, code_rows, draft),
             scores=self.scores[code_rows],
             global_descriptors=self.global_descriptors,
             metadata=provenance(self.conf)
@@ -137,8 +143,14 @@ class Compressor:
         )
         return canonical_map(compressed, xyz_pixels=self.conf.xyz_pixels)
 
-    def _codes(self, codec: Codec, rows: np.ndarray) -> np.ndarray:
-        """Codes of points, or of observations; each is encoded once with the same codec."""
+    def _codes(self, codec: Codec, rows: np.ndarray, draft: bool = False) -> np.ndarray:
+        """Codes of points, or of observations; each is encoded once with the same codec.
+
+        Those of points may depend on which others are kept (``Codec.point_encoder``).
+        """
+        encoder = self._point_encoder(codec)
+        if encoder is not None:
+            return encoder.nearest(rows) if draft else encoder(rows)
         if self._encoded is None or self._encoded[0] is not codec:
             codes = np.zeros((len(self.scores), codec.code_size), np.uint8)
             self._encoded = codec, codes, np.zeros(len(codes), bool)
@@ -151,6 +163,14 @@ class Compressor:
             codes[missing] = codec.encode(described)
         done[missing] = True
         return codes[rows]
+
+    def _point_encoder(self, codec: Codec) -> PointEncoder | None:
+        if not self.conf.sharpens:
+            return None
+        if self._encoder is None or self._encoder[0] is not codec:
+            everything = np.arange(self.reference.num_points)
+            self._encoder = codec, codec.point_encoder(self._observations_of(everything))
+        return self._encoder[1]
 
     @steady_products()
     def to_bytes(self, compressed: CompressedMap) -> bytes:
@@ -180,13 +200,13 @@ class Compressor:
             return self._everything(budget, scope)
         codec, count = self._start(budget, scope)
         best: tuple[CompressedMap, bytes] | None = None
-        total = self.reference.num_points
+        total = self.kept.num_points
         low, high = 0, total + 1
         trials = 0
         # Sizes may waver, as some selections are made anew for each count: only what was measured
         # is trusted.
         while low + 1 < high:
-            candidate = self.with_points(self.kept.rows(count), codec)
+            candidate = self.with_points(self.kept.rows(count), codec, draft=True)
             data = self.to_bytes(candidate)
             codes = candidate.codes.nbytes
             spare = budget - (codes if scope == "codes" else len(data))
@@ -206,12 +226,20 @@ class Compressor:
                 step = -(count // 8)
             wanted = total if nearly else count + (step or 1)
             count = min(max(wanted, low + 1), high - 1)
+        while low and self._point_encoder(codec) is not None:
+            candidate = self.with_points(self.kept.rows(low), codec)
+            data = self.to_bytes(candidate)
+            over = (candidate.codes.nbytes if scope == "codes" else len(data)) - budget
+            best = candidate, data
+            if over <= 0:
+                break
+            low, best = max(low - 1 - int(over // each), 0), None
         if best is None:
             raise self._nothing_fits(budget, codec)
         return best
 
     def _everything(self, budget: int, scope: str) -> tuple[CompressedMap, bytes]:
-        compressed = self.compress(self.reference.num_points)
+        compressed = self.compress(self.kept.num_points)
         data = self.to_bytes(compressed)
         size = compressed.codes.nbytes if scope == "codes" else len(data)
         if size > budget:
@@ -247,13 +275,13 @@ class Compressor:
         per_observation = self.conf.granularity == "observation"
         if codec is not None:
             code_size = codec.code_size
-            other, observations = self.kept.cost(1)
-            codes = code_size * (observations if per_observation else 1)
+            other, observations, rows = self.kept.cost(1)
+            codes = code_size * (observations if per_observation else rows)
             fixed = len(self._smallest(codec)) - other - codes
         return self.kept.affordable(budget, fixed, code_size, per_observation, scope == "codes")
 
     def _smallest(self, codec: Codec) -> bytes:
-        return self.to_bytes(self.with_points(self.kept.rows(1), codec))
+        return self.to_bytes(self.with_points(self.kept.rows(1), codec, draft=True))
 
     def _nothing_fits(self, budget: int, codec: Codec) -> NothingFits:
         smallest = len(self._smallest(codec))

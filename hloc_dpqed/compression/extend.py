@@ -16,7 +16,6 @@ from ..scene.reference import (
     mean_scores,
 )
 from ..scene.visibility import Visibility
-from ..training.sharpen import with_sharpened_targets
 
 
 def extend_map(
@@ -80,13 +79,7 @@ def extend_map(
         lists.append(np.concatenate(rows))
     distinct, camera_index = distinct_cameras(cameras)
 
-    conf = compressed.metadata.get("conf", {})
-    if sharpens(compressed.codec.name, conf.get("code_targets")):
-        observations = with_sharpened_targets(observations, seed, progress)
-    targets = observations.targets
-    if targets is None:
-        targets = mean_descriptors(observations)
-    codes = compressed.codec.encode(targets[added].astype(np.float32))
+    codes = _codes_of(added, new_row, compressed, observations, seed, progress)
     stored_globals = compressed.global_descriptors
     if stored_globals is not None:
         assert described is not None
@@ -111,6 +104,30 @@ def extend_map(
         confidence=None,  # it was calibrated on the map as it was
         metadata={**compressed.metadata, "appended": compressed.metadata.get("appended", 0) + 1},
     )
+
+
+def _codes_of(
+    added: np.ndarray,
+    new_row: np.ndarray,
+    compressed: CompressedMap,
+    observations: Observations,
+    seed: int,
+    progress: bool,
+) -> np.ndarray:
+    """The codes of the model's points ``added``, beside those that the map has."""
+    conf = compressed.metadata.get("conf", {})
+    encoder = None
+    if sharpens(compressed.codec.name, conf.get("code_targets")):
+        aims = compressed.codec.sharpened(observations, seed, progress)
+        observations = replace(observations, targets=aims)
+        encoder = compressed.codec.point_encoder(observations)
+    if encoder is None:
+        targets = observations.targets
+        if targets is None:
+            targets = mean_descriptors(observations)
+        return compressed.codec.encode(targets[added].astype(np.float32))
+    known = np.flatnonzero((new_row >= 0) & (new_row < compressed.num_points))
+    return encoder(added, (known, compressed.codes[new_row[known]]))
 
 
 def _new_images(reference: ReferenceMap, common: Common) -> np.ndarray:

@@ -7,6 +7,7 @@ not depend on the codec.
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from ..codecs import Codec
 from ..codecs.sign import SignCodec
 from ..mapfile import canonical_map, to_bytes
 from ..maps.compressed import CompressedMap
+from ..scene.appearances import Appearances, split_points
 from ..scene.reference import Observations, ReferenceMap, mean_scores
 from ..selection import ORDERS, SelectionProblem, select_points, selection_order
-from ..training.sharpen import sharpened_descriptors, with_sharpened_targets
+from ..training.sharpen import sharpened_descriptors
 from .conf import CompressConf
 
 OTHER_BYTES = 6  # of a point beside its code, about: coordinates, tracks, score
@@ -26,11 +28,14 @@ GRID = 4  # sizes are measured at the number of all points divided by its powers
 class KeptPoints:
     """Which points are kept, for each number of them.
 
+    Points are selected; what is kept of each is its row, or its rows where it has several codes.
+
     Args:
         problem: the map as selectors see it, with observations.
         reference: the map.
-        select: gives the rows ((k,) int64) for a problem and a number of points.
-        nested: the rows are in an order of which each head is the selection of that size.
+        split: the map by rows, where points have several codes; None where a point is a row.
+        select: gives the points ((k,) int64) for a problem and a number of points.
+        nested: the points are in an order of which each head is the selection of that size.
         xyz_pixels, score_levels: with which the map is written; see ``mapfile.to_bytes``.
     """
 
@@ -38,22 +43,24 @@ class KeptPoints:
         self,
         problem: SelectionProblem,
         reference: ReferenceMap,
+        split: Appearances | None,
         select: Callable[[SelectionProblem, int], np.ndarray],
         nested: bool,
         xyz_pixels: float,
         score_levels: int,
     ):
-        self.reference = reference
         assert problem.observations is not None
         self.observations: Observations = problem.observations
-        self.problem = problem
+        self.reference, self.problem, self._split = reference, problem, split
+        if split is not None:
+            self.reference, self.observations = split.reference, split.observations
         self.select, self.nested = select, nested
         self.xyz_pixels, self.score_levels = xyz_pixels, score_levels
         self.scores = mean_scores(self.observations)
-        self._rows: dict[int, np.ndarray] = {}
-        self._sharpened: dict[int, np.ndarray] = {}
-        self._costs: dict[tuple[int, float, int], tuple[int, int]] = {}
-        total = reference.num_points
+        self._points: dict[int, np.ndarray] = {}
+        self._sharpened: dict[tuple[int, str | None], np.ndarray] = {}
+        self._costs: dict[tuple[int, float, int], tuple[int, int, int]] = {}
+        total = self.num_points
         self._grid = sorted({max(1, total // GRID**k) for k in range(total.bit_length())})
 
     def at(self, xyz_pixels: float, score_levels: int) -> "KeptPoints":
@@ -62,19 +69,28 @@ class KeptPoints:
         other.xyz_pixels, other.score_levels = xyz_pixels, score_levels
         return other
 
+    @property
+    def num_points(self) -> int:
+        """Points of the uncompressed map."""
+        return self.problem.num_points
+
     def rows(self, num_points: int) -> np.ndarray:
         """The rows of at most ``num_points`` points: (k,) int64, increasing."""
+        points = self._chosen(num_points)
+        return points if self._split is None else self._split.rows(points)
+
+    def _chosen(self, num_points: int) -> np.ndarray:
         if not self.nested:
-            if num_points not in self._rows:
-                self._rows[num_points] = self.select(self.problem, num_points)
-            return self._rows[num_points]
-        total = self.reference.num_points
+            if num_points not in self._points:
+                self._points[num_points] = self.select(self.problem, num_points)
+            return self._points[num_points]
+        total = self.num_points
         if num_points >= total:
             return np.arange(total)
-        order = self._rows.get(0, np.zeros(0, np.int64))
+        order = self._points.get(0, np.zeros(0, np.int64))
         if len(order) < num_points:  # a little more, as trials come close to one another
             order = self.select(self.problem, min(total, num_points + num_points // 4))
-            self._rows[0] = order
+            self._points[0] = order
         return np.sort(order[:num_points])
 
     def observations_of(self, rows: np.ndarray) -> Observations:
@@ -82,21 +98,31 @@ class KeptPoints:
         if len(rows) == self.observations.num_points:
             return self.observations
         visibility, kept = self.reference.visibility.keep_points(rows)
-        return self.observations.subset(kept, visibility.indices, len(rows))
+        part = self.observations.subset(kept, visibility.indices, len(rows))
+        places = self.observations.places
+        return part if places is None else replace(part, places=places[rows])
 
-    def sharpened(self, seed: int, progress: bool = False) -> np.ndarray:
+    def sharpened(
+        self, seed: int, progress: bool = False, codec: Codec | None = None
+    ) -> np.ndarray:
         """``sharpened_descriptors`` of all points: (P, D) float16.
 
         Dropped points take part: the queries see them too.
+
+        Args:
+            codec: what they are for, where it is known (``Codec.sharpened``).
         """
         if self.observations.targets is not None:
             return self.observations.targets
-        if seed not in self._sharpened:
-            self._sharpened[seed] = sharpened_descriptors(self.observations, seed, progress)
-        return self._sharpened[seed]
+        key = seed, None if codec is None else codec.name
+        if key not in self._sharpened:
+            make = sharpened_descriptors if codec is None else codec.sharpened
+            self._sharpened[key] = make(self.observations, seed, progress)
+        return self._sharpened[key]
 
-    def cost(self, num_points: int) -> tuple[int, int]:
-        """Bytes of the file without codes and codec (nearly), and the number of observations."""
+    def cost(self, num_points: int) -> tuple[int, int, int]:
+        """Bytes of the file without codes and codec (nearly), and the numbers of observations and
+        of rows."""
         key = num_points, self.xyz_pixels, self.score_levels
         if key not in self._costs:
             reference, rows = self.reference, self.rows(num_points)
@@ -120,7 +146,7 @@ class KeptPoints:
                 xyz_pixels=self.xyz_pixels,
                 score_levels=self.score_levels,
             )
-            self._costs[key] = len(data), visibility.num_observations
+            self._costs[key] = len(data), visibility.num_observations, len(rows)
         return self._costs[key]
 
     def affordable(
@@ -135,13 +161,13 @@ class KeptPoints:
             per_observation: whether each observation has a code.
             codes_only: the budget counts the codes alone.
         """
-        total = self.reference.num_points
-        if codes_only and not per_observation:
+        total = self.num_points
+        if codes_only and not per_observation and self._split is None:
             return min(total, budget // code_size)
 
         def spent(count: int) -> int:
-            other, observations = self.cost(count)
-            codes = code_size * (observations if per_observation else count)
+            other, observations, rows = self.cost(count)
+            codes = code_size * (observations if per_observation else rows)
             return codes if codes_only else fixed + other + codes
 
         grid = self._grid
@@ -168,8 +194,10 @@ def keep_points(
     conf: CompressConf,
     codec: Callable[[], Codec] | None = None,
     progress: bool = False,
+    given: Codec | None = None,
 ) -> KeptPoints:
-    """The selections of ``conf``; ``codec`` is that of ``SelectionProblem``."""
+    """The selections of ``conf``; ``codec`` is that of ``SelectionProblem``, ``given`` what it
+    gives where nothing is fitted."""
 
     nested = conf.selector in ORDERS and "min_per_image" not in conf.selector_options
     chosen = selection_order if nested else select_points
@@ -177,7 +205,12 @@ def keep_points(
     def select(problem: SelectionProblem, num_points: int) -> np.ndarray:
         return chosen(problem, conf.selector, num_points, seed=conf.seed, **conf.selector_options)
 
-    if codec is not None and conf.sharpens:  # the selector looks at what will be stored
-        observations = with_sharpened_targets(observations, conf.seed, progress)
+    # The selector looks at what will be stored.
+    if codec is not None and conf.sharpens and observations.targets is None:
+        make = sharpened_descriptors if given is None else given.sharpened
+        observations = replace(observations, targets=make(observations, conf.seed, progress))
     problem = SelectionProblem.from_reference(reference, observations, codec)
-    return KeptPoints(problem, reference, select, nested, conf.xyz_pixels, conf.score_levels)
+    split = None
+    if conf.codes_per_point > 1:
+        split = split_points(reference, problem.observations or observations, conf.codes_per_point)
+    return KeptPoints(problem, reference, split, select, nested, conf.xyz_pixels, conf.score_levels)

@@ -20,6 +20,8 @@ def provenance(conf: CompressConf) -> dict[str, Any]:
         asked["codec_train"] = conf.codec_train
     if conf.code_targets is not None:
         asked["code_targets"] = conf.code_targets
+    if conf.codes_per_point != CompressConf.codes_per_point:
+        asked["codes_per_point"] = conf.codes_per_point
     return {
         "conf": {
             "selector": conf.selector,

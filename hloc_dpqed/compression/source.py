@@ -5,7 +5,27 @@ from pathlib import Path
 
 import numpy as np
 
+from ..codecs import Codec
+from ..codecs.file import codec_hash
 from ..scene.reference import Observations, ReferenceMap
+
+
+@dataclass(frozen=True)
+class SharedCodec:
+    """A codec of a file of its own, which maps hold the hash of.
+
+    Attributes:
+        codec: in its longest codes.
+        digest: ``codec_hash`` of it.
+    """
+
+    codec: Codec
+    digest: str
+
+    @staticmethod
+    def of(codec: Codec) -> "SharedCodec":
+        whole = codec.whole()
+        return SharedCodec(whole, codec_hash(whole))
 
 
 @dataclass(frozen=True)
@@ -17,9 +37,11 @@ class Source:
         observations: its descriptors.
         features: the local feature file, of which planning reads held-out images whole.
         global_descriptors: (I, Dg) float32 of the images, or None.
+        shared: the codec that maps with ``CompressConf.shared`` refer to; None if there is none.
     """
 
     reference: ReferenceMap
     observations: Observations
     features: Path
     global_descriptors: np.ndarray | None = None
+    shared: SharedCodec | None = None

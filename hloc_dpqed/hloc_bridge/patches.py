@@ -17,7 +17,7 @@ import pycolmap
 
 from ..errors import InputError
 from ..io.colmap_database import is_database
-from ..localization.pose import LocalFrame
+from ..localization.local_frame import LocalFrame
 from ..mapfile import read_map
 from ..maps.reconstruction import to_reconstruction
 from ..matching.hloc_models import View, adalam_class, hloc_module

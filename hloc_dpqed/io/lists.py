@@ -60,6 +60,19 @@ def read_queries(path: Path) -> list[tuple[str, pycolmap.Camera]]:
     return queries
 
 
+def read_names(path: Path) -> list[str]:
+    """The names of a list of images, one a line; intrinsics behind a name are passed over.
+
+    Raises:
+        InputError: the file is missing or holds no name.
+    """
+    lines = [line for _, line in read_lines(path, "a list of images")]
+    if not lines:
+        raise InputError(f"{path}: holds no name, expected one a line")
+    matches = [_QUERY.fullmatch(line) for line in lines]
+    return [line if m is None else m[1] for line, m in zip(lines, matches, strict=True)]
+
+
 _CAMERA_MODELS = [name for name in pycolmap.CameraModelId.__members__ if name != "INVALID"]
 # The last known model in the line: what follows it are numbers, what precedes it may be anything.
 _QUERY = re.compile(rf"(.*\S)\s+({'|'.join(_CAMERA_MODELS)})((?:\s+\S+)*)")

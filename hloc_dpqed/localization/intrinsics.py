@@ -2,7 +2,9 @@
 
 pycolmap's minimal solver is P4Pf (Larsson, Kukelova and Zheng, "Making Minimal Solvers for Absolute
 Pose Estimation Compact and Robust", ICCV 2017), which does not look at the camera's own focal
-length; the refinement then holds it free. The principal point and the distortion stay as given.
+length; the refinement then holds it free. Where something tells it nearly, such as EXIF, a pose is
+found with that too, and the refinement goes on from there. The principal point stays as given, and
+the distortion does unless it is a guess too.
 """
 
 from typing import Any
@@ -11,17 +13,22 @@ import pycolmap
 
 from ..errors import InputError
 
+GUESSED_FOCAL = 1.2  # times the longer side: COLMAP's guess where nothing tells it
+# Times as many inliers as the focal length that was told must have one that is found without it.
+BETTER = 1.1
+LENS_INLIERS = 50  # from which a distortion that is not known is refined: fewer fit any
 
-def check_estimate_focal(estimate_focal: bool, pose_estimator: str, rigs: bool) -> None:
+
+def check_estimate_focal(estimate_focal: bool, rigs: bool) -> None:
     """Check what the estimation of a focal length goes together with.
 
     Raises:
-        InputError: poselib, or rigs, whose cameras are calibrated.
+        InputError: rigs, whose cameras are calibrated.
     """
-    if estimate_focal and pose_estimator != "pycolmap":
-        raise InputError("--estimate_focal: needs --pose_estimator pycolmap")
     if estimate_focal and rigs:
-        raise InputError("--estimate_focal: excludes --rigs, whose cameras are calibrated")
+        raise InputError(
+            "--estimate_focal (and --camera auto): excludes --rigs, whose cameras are calibrated"
+        )
 
 
 def with_free_focal(options: dict[str, Any]) -> dict[str, Any]:
@@ -35,6 +42,27 @@ def with_free_focal(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def with_refined_focal(options: dict[str, Any]) -> dict[str, Any]:
+    """``pose.estimation_options`` that start from the camera's focal length and refine it.
+
+    pycolmap writes it into that camera: pass a copy.
+    """
+    return {**options, "refinement": {**options["refinement"], "refine_focal_length": True}}
+
+
+def with_refined_lens(options: dict[str, Any]) -> dict[str, Any]:
+    """As ``with_refined_focal``, and the distortion with it."""
+    refinement = {"refine_focal_length": True, "refine_extra_params": True}
+    return {**options, "refinement": {**options["refinement"], **refinement}}
+
+
+def guess_camera(width: int, height: int) -> pycolmap.Camera:
+    """COLMAP's guess of a camera of which only the image's size in pixels is known."""
+    focal = GUESSED_FOCAL * max(width, height)
+    params = [focal, width / 2, height / 2, 0]
+    return pycolmap.Camera(model="SIMPLE_RADIAL", width=width, height=height, params=params)
+
+
 def copy_camera(camera: pycolmap.Camera) -> pycolmap.Camera:
     """A camera of its own with the same intrinsics."""
     return pycolmap.Camera(
@@ -42,6 +70,7 @@ def copy_camera(camera: pycolmap.Camera) -> pycolmap.Camera:
         width=camera.width,
         height=camera.height,
         params=camera.params,
+        has_prior_focal_length=camera.has_prior_focal_length,
     )
 
 

@@ -1,16 +1,12 @@
 """Absolute pose from 2D-3D matches, with pycolmap; RANSAC with poselib where asked for.
 
-Solvers see the points in a frame of their own, around them and in units of their spread: Ceres
-stops when a step is small beside the parameters, which is centimetres where the origin is thousands
-of kilometres away, or when a gradient is small, which depends on the unit. Poses come and go in the
-map's frame.
+Solvers see the points in a frame of their own, see ``local_frame``. Poses come and go in the map's
+frame.
 """
 
 import copy
 import hashlib
 import importlib.util
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +16,8 @@ from ..choices import POSE_ESTIMATORS
 from ..errors import InputError
 from ..scene.projection import in_front
 from .confidence import covariance_in_map
+from .focal import ransac_focal
+from .local_frame import LocalFrame
 
 # Those of COLMAP's camera models that poselib knows; with others it finds nothing.
 POSELIB_MODELS = {
@@ -27,59 +25,7 @@ POSELIB_MODELS = {
     "OPENCV_FISHEYE",
 }  # fmt: skip
 MIN_INLIERS = 4  # three points always fit some pose
-# A pose is believed from ``LEAST_INLIERS`` on, and from so many more for each that chance gives:
-# measured in docs/reliability.md (benchmarks/false_poses.py).
-PER_CHANCE = 20.0
-CHANCE_SHARE = 0.04  # of the matches at most: in small images the threshold covers much
-MOST_INLIERS = 1_000_000  # that can be asked for: more is a mistake
-
-
-@dataclass(frozen=True)
-class LocalFrame:
-    """A frame for solvers: a point x of the map is (x - ``origin``) / ``unit`` in it.
-
-    Attributes:
-        origin: (3,) float64, map units.
-        unit: its unit in map units.
-    """
-
-    origin: np.ndarray
-    unit: float
-
-    @staticmethod
-    def around(points3D: np.ndarray) -> "LocalFrame":
-        """Around the median of (n, 3) points, their median distance from it as the unit."""
-        if len(points3D) == 0:
-            return LocalFrame(np.zeros(3), 1.0)
-        origin = np.median(points3D, axis=0)
-        unit = float(np.median(np.linalg.norm(points3D - origin, axis=1)))
-        return LocalFrame(origin, unit if 0 < unit < np.inf else 1.0)
-
-    def is_needed(self) -> bool:
-        """Whether a solver that is given the map's own coordinates would lose digits."""
-        return bool(np.abs(self.origin).max() > 100 * self.unit) or not 1e-3 < self.unit < 1e3
-
-    def points(self, points3D: np.ndarray) -> np.ndarray:
-        """(n, 3) points of the map, in this frame."""
-        return (points3D - self.origin) / self.unit
-
-    def pose_in_map(self, pose: pycolmap.Rigid3d) -> pycolmap.Rigid3d:
-        """A camera's pose in this frame, in the map's."""
-        # Of unit length to the last digit: the origin may be far away.
-        quat = pose.rotation.quat / np.linalg.norm(pose.rotation.quat)
-        rotation = pycolmap.Rotation3d(quat)
-        moved = self.unit * pose.translation - rotation.matrix() @ self.origin
-        return pycolmap.Rigid3d(rotation, moved)
-
-    def refinement(self, options: dict[str, Any]) -> dict[str, Any]:
-        """pycolmap's options of refinement, a prior of the position moved into this frame."""
-        options = dict(options)
-        if options.get("use_position_prior"):
-            prior = np.asarray(options.get("position_prior_in_world", np.zeros(3)), np.float64)
-            spread = np.asarray(options.get("position_prior_covariance", np.eye(3)), np.float64)
-            options["position_prior_in_world"] = (prior.ravel() - self.origin) / self.unit
-            options["position_prior_covariance"] = spread / self.unit**2
-        return options
+LOCAL_STEPS = 2  # refinements of a pose whose focal length a sample told
 
 
 def check_pose_estimator(name: str) -> None:
@@ -101,55 +47,6 @@ def query_seed(seed: int, name: str) -> int:
     """
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return int.from_bytes(digest[:4], "little") & 0x7FFFFFFF
-
-
-def check_min_inliers(min_inliers: int) -> None:
-    """Check the argument.
-
-    Raises:
-        InputError: it is negative, or more than any query has.
-    """
-    if not 0 <= min_inliers <= MOST_INLIERS:
-        raise InputError(f"--min_inliers {min_inliers}: expected 0 (every pose) to {MOST_INLIERS}")
-
-
-def least_inliers(
-    num_matches: int, camera: pycolmap.Camera, options: dict[str, Any], min_inliers: int
-) -> int:
-    """``least_inliers_together`` of one camera."""
-    return least_inliers_together([num_matches], [camera], options, min_inliers)
-
-
-def least_inliers_together(
-    num_matches: Sequence[int],
-    cameras: Sequence[pycolmap.Camera],
-    options: dict[str, Any],
-    min_inliers: int,
-) -> int:
-    """How many inliers a pose needs to be believed.
-
-    ``min_inliers``, and ``PER_CHANCE`` for each inlier that a pose is expected to have by chance:
-    matches times the share of the image that lies within the threshold of a projection. The latter
-    are ``CHANCE_SHARE`` of the matches at most, and all together half of them, but for
-    ``min_inliers`` itself. Ours, after the a-contrario idea of
-    Moisan and Stival, "A Probabilistic Criterion to Detect Rigid Point Matches Between Two Images
-    and Estimate the Fundamental Matrix", IJCV 2004: false matches are not spread evenly, so that
-    the factor is measured.
-
-    Args:
-        num_matches: that RANSAC was given, in each camera.
-        cameras: of the query: one, or those of a rig.
-        options: as ``estimation_options`` gives them.
-        min_inliers: 0 believes every pose, as hloc does.
-    """
-    if min_inliers == 0:
-        return 0
-    threshold = ransac_options(options)["max_error"]
-    wanted = float(min_inliers)
-    for count, camera in zip(num_matches, cameras, strict=True):
-        share = min(np.pi * threshold**2 / max(camera.width * camera.height, 1), 1.0)
-        wanted += min(PER_CHANCE * share, CHANCE_SHARE) * count
-    return max(min_inliers, min(int(np.ceil(wanted)), (sum(num_matches) + 1) // 2))
 
 
 def estimation_options(ransac_thresh: float, config: dict[str, Any] | None) -> dict[str, Any]:
@@ -273,6 +170,74 @@ def estimate_pose_best_first(
     return _in_map(frame, _refine(pose, inliers, points2D, points3D, camera, options))
 
 
+def ransac_pose(
+    points2D: np.ndarray,
+    points3D: np.ndarray,
+    camera: pycolmap.Camera,
+    options: dict[str, Any],
+    seed: int,
+    estimator: str = "pycolmap",
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """LO-RANSAC alone: a pose that is not refined.
+
+    Args:
+        points2D, points3D, camera, options, seed, estimator: as in ``estimate_pose``.
+
+    Returns:
+        (3, 4) float64 camera from world and (n,) bool inliers, or None where no pose was found.
+
+    Raises:
+        InputError: poselib does not know the camera's model.
+    """
+    if len(points2D) < MIN_INLIERS:
+        return None
+    frame = LocalFrame.around(points3D)
+    points3D = frame.points(points3D)
+    if estimator == "poselib":
+        found = ransac_poselib(points2D, points3D, camera, options, seed)
+        return None if found is None else (frame.pose_in_map(found[0]).matrix(), found[1])
+    estimation = copy.deepcopy(options["estimation"])
+    estimation.setdefault("ransac", {}).setdefault("random_seed", seed)
+    answer = pycolmap.estimate_absolute_pose(points2D, points3D, camera, estimation)
+    if answer is None:
+        return None
+    pose = frame.pose_in_map(answer["cam_from_world"]).matrix()
+    return pose, np.asarray(answer["inlier_mask"], bool)
+
+
+def refine_from(
+    cam_from_world: np.ndarray,
+    points2D: np.ndarray,
+    points3D: np.ndarray,
+    camera: pycolmap.Camera,
+    options: dict[str, Any],
+) -> dict[str, Any] | None:
+    """Refinement of a (3, 4) pose on the matches that agree with it.
+
+    Args:
+        points2D, points3D, camera, options: as in ``estimate_pose``.
+
+    Returns:
+        As ``estimate_pose``; the inliers are those of the refined pose.
+    """
+    if len(points2D) < MIN_INLIERS:
+        return None
+    frame = LocalFrame.around(points3D)
+    points3D = frame.points(points3D)
+    options = {**options, "refinement": frame.refinement(options["refinement"])}
+    pose = frame.pose_in_frame(cam_from_world)
+    threshold = ransac_options(options)["max_error"]
+    inliers = reprojects(pose, points2D, points3D, camera, threshold)
+    if inliers.sum() < MIN_INLIERS:
+        return None
+    answer = _refine(pose, inliers, points2D, points3D, camera, options)
+    if answer is None:
+        return None
+    inliers = reprojects(answer["cam_from_world"], points2D, points3D, camera, threshold)
+    answer |= {"num_inliers": int(inliers.sum()), "inlier_mask": inliers}
+    return _in_map(frame, answer)
+
+
 def ransac_poselib(
     points2D: np.ndarray,
     points3D: np.ndarray,
@@ -298,12 +263,43 @@ def ransac_poselib(
     known = poselib_camera(camera)
     if len(points2D) < MIN_INLIERS:
         return None
+    if options["estimation"].get("estimate_focal_length"):
+        return _ransac_focal(points2D, points3D, camera, options, seed)
     pose, told = poselib.estimate_absolute_pose(
         points2D, points3D, known, poselib_ransac(options, seed), {}
     )
     if told["num_inliers"] < MIN_INLIERS:
         return None
     return pycolmap.Rigid3d(pose.Rt), np.array(told["inliers"], bool)
+
+
+def _ransac_focal(
+    points2D: np.ndarray,
+    points3D: np.ndarray,
+    camera: pycolmap.Camera,
+    options: dict[str, Any],
+    seed: int,
+) -> tuple[pycolmap.Rigid3d, np.ndarray] | None:
+    """``ransac_poselib`` that writes the focal length into ``camera``."""
+    ransac = ransac_options(options)
+    found = ransac_focal(points2D, points3D, camera, ransac, ransac.get("random_seed", seed))
+    if found is None:
+        return None
+    pose, focal = found
+    params = camera.params.copy()
+    params[list(camera.focal_length_idxs())] = focal
+    camera.params = params.tolist()
+    # Samples of four are noisy: the pose is refined on what agrees with it, and that again.
+    for _ in range(LOCAL_STEPS):
+        inliers = reprojects(pose, points2D, points3D, camera, ransac["max_error"])
+        if inliers.sum() < MIN_INLIERS:
+            return None
+        refined = _refine(pose, inliers, points2D, points3D, camera, options)
+        if refined is None:
+            return None
+        pose = refined["cam_from_world"]
+    inliers = reprojects(pose, points2D, points3D, camera, ransac["max_error"])
+    return (pose, inliers) if inliers.sum() >= MIN_INLIERS else None
 
 
 def poselib_camera(camera: pycolmap.Camera) -> dict[str, Any]:

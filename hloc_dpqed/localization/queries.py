@@ -77,6 +77,7 @@ class Localization:
             pose.
         evidence: what tells how sure the pose is; None without a pose.
         camera: with the focal length that was estimated with the pose; None where it was known.
+        tracked: found by what the last frame saw, or by a prior, see ``following``.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Localization:
     covariance: np.ndarray | None = None
     evidence: Evidence | None = None
     camera: pycolmap.Camera | None = None
+    tracked: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from .queries import Localization, RigLocalization
 
 # Members of a query's record that say what was matched: large, and kept where they are asked for.
 MATCHED = ("db", "num_matches", "keypoint_index", "point_index", "inliers")
+# What a record holds beside, of runs with priors or of sequences.
+BESIDE = ("prior", "tracked")
 LOGGED = (*MATCHED[:2], "num_inliers", "rejected", *MATCHED[2:])
 OTHER_UNIT = 1.02  # times as far apart as on the rig: not an error of poses, over many frames
 
@@ -46,6 +48,8 @@ def record_of(
         "params": None if outcome.camera is None else outcome.camera.params.tolist(),
         "evidence": None if outcome.evidence is None else asdict(outcome.evidence),
     }
+    if outcome.tracked:
+        record["guided"] = True
     if with_matches:
         record |= {
             "db": [compressed.image_names[i] for i in outcome.images],
@@ -69,13 +73,14 @@ def query_totals(done: Checkpoint) -> tuple[dict[str, list[list[float]] | None],
     Only what the results need is held for all queries: there may be 100,000 of them.
     """
     found: dict[str, list[list[float]] | None] = {}
-    counts = {"matches": 0, "inliers": 0, "rejected": 0, "doubtful": 0}
+    counts = {"matches": 0, "inliers": 0, "rejected": 0, "doubtful": 0, "tracked": 0}
     for record in query_records(done):
         found[record["name"]] = record["cam_from_world"]
         counts["matches"] += record["num_correspondences"]
         counts["inliers"] += record["num_inliers"] if record["cam_from_world"] is not None else 0
         counts["rejected"] += record["rejected"]
         counts["doubtful"] += record["doubtful"]
+        counts["tracked"] += record.get("tracked", False)
     return found, counts
 
 
@@ -115,7 +120,7 @@ def write_logs(path: Path, done: Checkpoint) -> None:
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         separator = "{\n"
         for record in query_records(done):
-            log = {key: record[key] for key in LOGGED}
+            log = {key: record[key] for key in (*LOGGED, *BESIDE) if key in record}
             file.write(f"{separator}{json.dumps(record['name'])}: {json.dumps(log)}")
             separator = ",\n"
         file.write("\n}\n" if separator == ",\n" else "{}\n")

@@ -16,7 +16,7 @@ from ..maps.compressed import CompressedMap
 from ..scene.projection import camera_centre
 from .confidence import Calibration, Evidence
 from .intrinsics import copy_camera
-from .records import MATCHED
+from .records import BESIDE, MATCHED
 from .registered import Registered, registered_model
 
 _MODEL = frozenset(
@@ -60,7 +60,9 @@ def json_lines(
         thresholds: in map units and degrees, to tell the probability of.
     """
     records: dict[str, dict[str, Any]] = {}
+    beside: dict[str, None] = {}
     for record in done.records():
+        beside |= {key: None for key in BESIDE if key in record}
         for camera in record.get("cameras", [record]):
             kept = {key: value for key, value in camera.items() if key not in MATCHED}
             records[camera["name"]] = kept | {"frame": record.get("frame") or None}
@@ -88,7 +90,7 @@ def json_lines(
                 "height": camera.height,
                 "params": record.get("params") or camera.params.tolist(),
             },
-        }
+        } | {key: record.get(key) for key in beside}
         yield json.dumps(line) + "\n"
 
 
@@ -97,7 +99,8 @@ def _probabilities(
     calibration: Calibration | None,
     thresholds: Sequence[tuple[float, float]],
 ) -> dict[str, float] | None:
-    if calibration is None or record.get("evidence") is None:
+    # A calibration is of queries that are matched without a guess of their pose.
+    if calibration is None or record.get("evidence") is None or record.get("guided"):
         return None
     evidence = Evidence(**record["evidence"])
     return {

@@ -12,12 +12,11 @@ from ..choices import LEAST_INLIERS
 from ..errors import InputError
 from ..scene.projection import camera_centre, camera_centres
 from ..scene.rigid import compose, inverse
+from .belief import least_inliers, least_inliers_together
 from .confidence import covariance_in_map, covariance_on_rig, coverage, evidence_of
+from .local_frame import LocalFrame
 from .pose import (
     MIN_INLIERS,
-    LocalFrame,
-    least_inliers,
-    least_inliers_together,
     poselib_camera,
     poselib_ransac,
     ransac_options,

@@ -46,7 +46,7 @@ def points_of_images(compressed: CompressedMap, images: list[int]) -> tuple[np.n
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     points = np.concatenate([compressed.visibility[i] for i in images]).astype(np.int64)
     codes = np.concatenate([compressed.code_rows(i) for i in images]).astype(np.int64)
-    distinct, first = np.unique(points, return_index=True)
+    distinct, first = np.unique(compressed.place_of_point[points], return_index=True)
     return distinct, codes[first]
 
 

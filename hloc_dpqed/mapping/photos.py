@@ -8,8 +8,9 @@ import numpy as np
 import pycolmap
 import torch
 
+from ..choices import AUTO_CAMERA
 from ..errors import InputError
-from ..io.lists import read_queries
+from ..io.lists import read_names, read_queries
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
 
@@ -152,13 +153,17 @@ def photo_queries(
     Args:
         folder: of the photos.
         queries: hloc's query list, of the photos that are queries; all are by default.
-        camera: see ``parse_camera``; of all photos.
+        camera: see ``parse_camera``; of all photos. 'auto' takes COLMAP's guess of each, whose
+            ``has_prior_focal_length`` says whether EXIF told the focal length.
         guess: take a guess of COLMAP's where nothing tells a focal length.
 
     Raises:
         InputError: no photo, one that the list names is missing or has another size than its
             camera, or nothing tells a focal length.
     """
+    if camera == AUTO_CAMERA:
+        names = list_photos(folder) if queries is None else read_names(queries)
+        return [(name, exif_camera(folder / name)[0]) for name in names]
     if queries is not None and camera is not None:
         raise InputError("--camera: excludes --queries, which has intrinsics")
     if queries is not None:
@@ -172,11 +177,13 @@ def photo_queries(
         own, told = exif_camera(folder / name)
         if known is not None:
             check_size(folder / name, own, known, "--camera")
-        elif not told and not guess:
+        elif guess:
+            own.has_prior_focal_length = False  # whatever it tells is not believed
+        elif not told:
             raise InputError(
                 f"{folder / name}: its EXIF tells no focal length; pass --camera MODEL WIDTH "
                 "HEIGHT PARAMS... of all photos, --queries LIST with the intrinsics of each, or "
-                "--estimate_focal"
+                "--camera auto"
             )
         found.append((name, own if known is None else known))
     return found

@@ -1,6 +1,7 @@
 """The compressed map in memory: everything that localization needs, as arrays."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,16 @@ import pycolmap
 from ..codecs.base import Codec
 from ..scene.projection import project_points
 from ..scene.visibility import Visibility
+
+
+def first_rows(xyz: np.ndarray) -> np.ndarray:
+    """For each row of (P, 3) ``xyz`` the lowest row that equals it: (P,) int64."""
+    order = np.lexsort(xyz.T)  # stable: the lowest of equal rows comes first
+    inside = xyz[order]
+    first = np.r_[True, (inside[1:] != inside[:-1]).any(1)][: len(order)]
+    lowest = np.empty(len(order), np.int64)
+    lowest[order] = order[first][np.cumsum(first) - 1]
+    return lowest
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,8 @@ class CompressedMap:
         cameras: the distinct cameras of the images.
         camera_index: (I,) int32 into ``cameras``.
         cam_from_world: (I, 3, 4) float64 poses [R | t].
-        xyz: (P, 3) float64 coordinates of the kept points in map units.
+        xyz: (P, 3) float64 coordinates of the kept points in map units. A point with a code for
+            each of its appearances is several rows of equal coordinates.
         visibility: I x P, from the tracks.
         granularity: 'point' (a code for each point) or 'observation' (one for each entry of
             ``visibility``).
@@ -70,10 +82,25 @@ class CompressedMap:
     def num_points(self) -> int:
         return len(self.xyz)
 
+    @cached_property
+    def place_of_point(self) -> np.ndarray:
+        """(P,) int64, the lowest row of the same coordinates: one 3D point with several codes is
+        several rows (``scene.appearances``)."""
+        return first_rows(self.xyz)
+
+    @property
+    def num_places(self) -> int:
+        return len(np.unique(self.place_of_point))
+
+    def places_seen(self, image: int) -> np.ndarray:
+        """The points that ``image`` sees, each by its first row: (n,) int64."""
+        return self.place_of_point[self.visibility[image]]
+
     def info(self) -> dict[str, Any]:
         """What the map holds; ``hloc-dpqed info`` of its file tells the bytes of each section."""
         return {
             "num_points": self.num_points,
+            "num_places": self.num_places,
             "num_images": self.num_images,
             "num_observations": self.visibility.num_observations,
             "codec": self.codec.name,

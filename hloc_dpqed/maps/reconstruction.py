@@ -12,7 +12,8 @@ def to_reconstruction(compressed: CompressedMap) -> pycolmap.Reconstruction:
 
     ``points2D[i]`` of an image is row ``i`` of ``image_rows`` (projections, in COLMAP's
     convention), and the point of row ``r`` has id ``r + 1``. Image and camera ids are rows plus
-    one. A point that no image shows keeps its id with an empty track. Colours are black and errors
+    one. A point of several rows has the id of the first, which has the whole track. A point that no
+    image shows, and another row, keeps its id with an empty track. Colours are black and errors
     unknown.
     """
     model = pycolmap.Reconstruction()
@@ -58,6 +59,7 @@ def _track_elements(rows, compressed: CompressedMap) -> list[np.ndarray]:
     """(image id, points2D row) of each point's observations: P arrays of shape (n, 2) int64."""
     counts = [len(r.points) for r in rows]
     points = np.concatenate([r.points for r in rows]) if rows else np.zeros(0, np.int64)
+    points = compressed.place_of_point[points]
     image_ids = np.repeat(np.arange(1, len(rows) + 1), counts)
     indices = np.concatenate([np.arange(n) for n in counts]) if rows else np.zeros(0, np.int64)
     order = np.argsort(points, kind="stable")

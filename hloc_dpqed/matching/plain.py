@@ -7,7 +7,9 @@ import numpy as np
 
 from .nearest_neighbor import Matches, NearestNeighborConf
 
-QUERY_ROWS = 128  # at a time: bounds the memory
+# Query rows at a time, so many that their similarities with all points take no more than this; with
+# few, a pass over the points is made for little.
+MOST_BYTES, LEAST_ROWS, MOST_ROWS = 1 << 20, 16, 128
 
 
 def common_basis(descriptors: np.ndarray, energy: float) -> np.ndarray | None:
@@ -33,8 +35,9 @@ def match_images(
     # The nearest query row of a point does not depend on the image that sees it.
     to_query = _Best.of_none(len(database))
     forward = [_Best.of_none(len(query)) for _ in rows_of_images]
-    for start in range(0, len(query), QUERY_ROWS):
-        part = slice(start, start + QUERY_ROWS)
+    step = min(max(MOST_BYTES // (4 * len(database)), LEAST_ROWS), MOST_ROWS)
+    for start in range(0, len(query), step):
+        part = slice(start, start + step)
         similarity = database @ query[part].T
         to_query.update(similarity, start, bool(conf.ratio_threshold))
         for image, rows in zip(forward, rows_of_images, strict=True):

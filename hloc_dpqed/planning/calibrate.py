@@ -54,8 +54,14 @@ def calibrate(source: Source, conf: CompressConf, num_points: int, work: Work) -
                 fold=fold,
             )
             share = held.reference.num_points / source.reference.num_points
+            shared = source.shared if conf.shared else None
             compressor = Compressor(
-                held.reference, held.observations, conf, None, replace(work, resume=None)
+                held.reference,
+                held.observations,
+                conf,
+                work=replace(work, resume=None),
+                codec=None if shared is None else shared.codec.head(conf.code_bytes),
+                codec_hash=None if shared is None else shared.digest,
             )
             compressed = compressor.compress(max(1, round(share * num_points)))
             localizer = Localizer(compressed, seed=conf.seed)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from ..codecs import HEADED, Codec
 from ..compression.conf import CODEC_BYTES, CompressConf
 from ..compression.kept import OTHER_BYTES
 from ..mapfile import SCORE_LEVELS, XYZ_PIXELS
@@ -11,9 +12,11 @@ from ..mapfile import SCORE_LEVELS, XYZ_PIXELS
 T = TypeVar("T")
 
 CODE_SIZES = (2, 3, 4, 6, 8)
+CODES_PER_POINT = (1.4, 2.0)  # tried where the budget holds all points with the largest code
 CODEC_PARTS = (0.1, 0.2, 0.3, 0.45, 0.6)  # of the file, for codebooks and decoder
 PCA_SIZES = (8, 12, 16, 24, 32)  # bytes of a code of ``pca``, two dimensions each
 START_SIZES, START_PART = (2, 4, 8), 0.3  # where the search begins; two of these sizes
+SHARED_SIZES, SHARED_START = (2, 3, 4, 5, 6, 7, 8), (4, 6)  # of codecs that cost a map no bytes
 # Where not every point fits, coarser coordinates pay for more points. Mutual nearest neighbours,
 # with which plans are measured, do not look at scores.
 FRUGAL_PIXELS, FRUGAL_LEVELS = 0.5, 0
@@ -30,6 +33,8 @@ class Plan:
         codec_part: share of the budget for the codec, where it can take any size; 0 elsewhere.
         xyz_pixels, score_levels: as in ``CompressConf``.
         code_targets: as in ``CompressConf``, unless the user says what they are.
+        codes_per_point: as in ``CompressConf``, unless the user asks for more than one.
+        shared: the codec is the one that comes along, and the map holds its hash only.
     """
 
     codec: str
@@ -39,12 +44,16 @@ class Plan:
     xyz_pixels: float = XYZ_PIXELS
     score_levels: int = SCORE_LEVELS
     code_targets: str | None = None
+    shared: bool = False
+    codes_per_point: float = 1.0
 
     def __str__(self) -> str:
         options = "".join(f" {key}={value}" for key, value in self.options.items())
         part = f", {self.codec_part:.0%} for the codec" if self.codec_part else ""
         coarse = f", {self.xyz_pixels:g} px" if self.xyz_pixels != XYZ_PIXELS else ""
-        return f"{self.codec} {self.code_bytes} B{options}{part}{coarse}"
+        many = f", {self.codes_per_point:g} codes a point" if self.codes_per_point > 1 else ""
+        name = f"shared {self.codec}" if self.shared else self.codec
+        return f"{name} {self.code_bytes} B{options}{part}{coarse}{many}"
 
     def conf(self, base: CompressConf, budget: int) -> CompressConf:
         """``base`` with what this plan decides for a file of ``budget`` bytes."""
@@ -57,6 +66,8 @@ class Plan:
             xyz_pixels=self.xyz_pixels,
             score_levels=self.score_levels,
             code_targets=base.code_targets or self.code_targets,
+            shared=self.shared,
+            codes_per_point=max(base.codes_per_point, self.codes_per_point),
         )
 
 
@@ -76,7 +87,13 @@ def candidate_plans(dim: int, num_points: int, budget: int, scope: str) -> list[
     simple = [Plan("sign", dim // 8, code_targets="sharpened")] if dim % 8 == 0 else []
     largest = CODE_SIZES[-1]
     if num_points * (largest + 8) <= 0.5 * budget:
-        return [Plan("drqed", largest, codec_part=0.45), *simple]
+        plan = Plan("drqed", largest, codec_part=0.45)
+        more = [
+            replace(plan, codes_per_point=codes)
+            for codes in CODES_PER_POINT
+            if num_points * codes * (largest + 8) <= 0.5 * budget
+        ]
+        return [plan, *more, *simple]
     frugal: dict[str, Any] = {"xyz_pixels": FRUGAL_PIXELS, "score_levels": FRUGAL_LEVELS}
     sizes = START_SIZES[:2]
     if num_points * (sizes[1] + OTHER_BYTES) <= (1 - START_PART) * budget:  # all fit
@@ -85,6 +102,27 @@ def candidate_plans(dim: int, num_points: int, budget: int, scope: str) -> list[
     if dim >= 32:
         simple.append(Plan("pca", 16, {"bits": 4}, code_targets="sharpened"))
     return plans + [replace(plan, **frugal) for plan in simple]
+
+
+def shared_plans(codec: Codec, num_points: int, budget: int, scope: str) -> list[Plan]:
+    """Plans to begin with whose codec is ``codec``, of a file that the budget does not count.
+
+    Args:
+        codec: in its longest codes.
+        num_points, budget, scope: as of ``candidate_plans``.
+    """
+    longest = codec.code_size
+    sizes = {min(size, longest) for size in SHARED_START}
+    if codec.name not in HEADED:
+        sizes = {longest}
+    if scope == "codes":
+        return [Plan(codec.name, size, shared=True) for size in sorted(sizes) if size <= budget]
+    if num_points * (longest + 8) <= 0.5 * budget:  # all fit, with nothing to save
+        return [Plan(codec.name, longest, shared=True)]
+    if num_points * (longest + OTHER_BYTES) <= budget:  # all fit
+        sizes = {max(sizes), longest}
+    plan = Plan(codec.name, longest, {}, 0.0, FRUGAL_PIXELS, FRUGAL_LEVELS, shared=True)
+    return [replace(plan, code_bytes=size) for size in sorted(sizes)]
 
 
 def adjacent(values: Sequence[T], value: T) -> list[T]:
@@ -100,7 +138,10 @@ def neighbour_plans(plan: Plan) -> list[Plan]:
     near = []
     for part in reversed(adjacent(CODEC_PARTS, plan.codec_part)):
         near.append(replace(plan, codec_part=part))
-    sizes = {"drqed": CODE_SIZES if plan.codec_part else (), "pca": PCA_SIZES}
+    sizes: dict[str, tuple[int, ...]] = {"pca": PCA_SIZES}
+    sizes["drqed"] = CODE_SIZES if plan.codec_part else ()
+    if plan.shared:  # sizes that the codec lacks are refused when they are tried
+        sizes = {plan.codec: SHARED_SIZES if plan.codec in HEADED else ()}
     for size in adjacent(sizes.get(plan.codec, ()), plan.code_bytes):
         near.append(replace(plan, code_bytes=size))
     if plan.xyz_pixels == FRUGAL_PIXELS:

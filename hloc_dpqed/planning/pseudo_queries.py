@@ -105,12 +105,13 @@ def localize_held_out(
     queries: Sequence[HeldOutImage],
     seed: int,
     matcher: TrialMatcher = DEFAULT_MATCHER,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Errors of the pseudo-queries, measured and expected.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Errors of the pseudo-queries, measured and expected, and their correct matches.
 
     Returns:
         (Q, RANSAC_SEEDS, 2) float64 translation (map units) and rotation (degrees) errors,
-        infinite for failures; and (Q,) float64 ``expected_error`` of the correct matches.
+        infinite for failures; (Q,) float64 ``expected_error`` of the correct matches; and (Q,)
+        int64 how many these are.
     """
     extent = scene_extent(compressed.cam_from_world)
     localizer = Localizer(
@@ -118,6 +119,7 @@ def localize_held_out(
     )
     errors = np.full((len(queries), RANSAC_SEEDS, 2), np.inf)
     expected = np.empty(len(queries))
+    count = np.zeros(len(queries), np.int64)
     for k, query in enumerate(queries):
         assert query.features is not None  # hold_out was given a reader
         posed = PosedQuery(
@@ -126,6 +128,7 @@ def localize_held_out(
         _, pairs = match_query(localizer, posed)
         found = Correspondences.collect(pairs, compressed.num_points)
         correct = correct_pairs(found, posed, compressed.xyz)
+        count[k] = np.count_nonzero(correct)
         expected[k] = expected_error(
             compressed.xyz[found.point_index[correct]],
             query.features.keypoints[found.keypoint_index[correct]] + 0.5,
@@ -136,7 +139,7 @@ def localize_held_out(
             answer = pose_of(found, posed, localizer, RANSAC_SEEDS * seed + s)
             if answer is not None:
                 errors[k, s] = pose_error(answer["cam_from_world"].matrix(), query.cam_from_world)
-    return errors, expected
+    return errors, expected, count
 
 
 def expected_error(

@@ -21,7 +21,7 @@ from ..evaluation.pose_errors import parse_thresholds
 from ..io.features import open_features
 from ..io.sizes import format_size
 from ..logger import logger
-from .plans import Plan, candidate_plans, neighbour_plans
+from .plans import Plan, candidate_plans, neighbour_plans, shared_plans
 from .pseudo_queries import DEFAULT_MATCHER, MAX_PSEUDO_QUERIES, TrialMatcher, num_folds
 from .trials import Outcome, Trials
 
@@ -88,7 +88,8 @@ def plan_recall(
     Args:
         source: the map; its global descriptors are what pseudo-queries retrieve with.
         target: the recall to keep, on held-out images.
-        conf: selector, granularity and seed; codec and code size too where ``fixed``.
+        conf: selector, granularity and seed; codec and code size too where ``fixed``; with
+            ``shared`` the codec is that of ``source``.
         fixed: do not choose the codec and the code size.
         work: how the fitting is done.
         matcher: what localizes the held-out images.
@@ -115,11 +116,12 @@ def plan_recall(
                     fold=fold,
                     work=replace(work, progress=False),
                     matcher=matcher,
+                    shared=source.shared,
                 )
             )
             if sum(len(trials.held.queries) for trials in folds) >= MAX_PSEUDO_QUERIES:
                 break
-    search = _Search(folds, target, conf if fixed else None)
+    search = _Search(folds, target, conf, fixed)
     found = search.run(work.progress)
     wanted = min(math.ceil(found.num_points / folds[0].share), source.reference.num_points)
     logger.info(
@@ -131,10 +133,10 @@ def plan_recall(
 
 
 class _Search:
-    """The search for the smallest file; ``fixed`` gives codec and code size, or is None."""
+    """The search for the smallest file; ``fixed`` keeps codec and code size of ``conf``."""
 
-    def __init__(self, folds: list[Trials], target: Target, fixed: CompressConf | None):
-        self.folds, self.target, self.fixed = folds, target, fixed
+    def __init__(self, folds: list[Trials], target: Target, conf: CompressConf, fixed: bool):
+        self.folds, self.target, self.conf, self.fixed = folds, target, conf, fixed
         self.held = folds[0].held
         self.best_seen: tuple[float, int] | None = None  # a recall, and of how many images
         self.refusal = ""
@@ -207,17 +209,29 @@ class _Search:
             yield plan
             near = neighbour_plans(plan)
         else:
-            dim, points = self.held.observations.dim, self.held.reference.num_points
-            near = candidate_plans(dim, points, size, "total")
-        if self.fixed is None:
+            near = self._start(size)
+        if not self.fixed:
             yield from near
+            if plan is not None and not self.conf.shared:  # what the codec of the plan cannot do
+                yield from (p for p in self._start(size) if p.shared != plan.shared)
             return
-        codec, code_bytes = self.fixed.codec, self.fixed.code_bytes
+        codec, code_bytes = self.conf.codec, self.conf.code_bytes
         if plan is not None:
             yield from (p for p in near if p.code_bytes == plan.code_bytes)
             return
         part = near[0].codec_part if codec == "drqed" else 0.0
         yield replace(near[0], codec=codec, code_bytes=code_bytes, codec_part=part)
+
+    def _start(self, size: int) -> list[Plan]:
+        """Plans to begin with, the sooner tried ones first."""
+        dim, points = self.held.observations.dim, self.held.reference.num_points
+        shared, plans = self.folds[0].shared, []
+        if shared is not None:
+            plans += shared_plans(shared.codec, points, size, "total")
+        if not self.conf.shared:
+            every = candidate_plans(dim, points, size, "total")
+            plans += [plan for plan in every if plan.codes_per_point == 1]
+        return plans
 
     def _none_reaches(self) -> InputError:
         if self.best_seen is None:

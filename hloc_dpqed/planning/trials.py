@@ -1,14 +1,18 @@
 """Trials of plans on held-out images."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from ..codecs import HEADED
 from ..compression.conf import DEFAULT_WORK, CompressConf, NothingFits, Work
 from ..compression.engine import Compressor
 from ..compression.kept import KeptPoints, keep_points
+from ..compression.source import SharedCodec
 from ..errors import InputError
 from ..io.features import ImageFeatures
 from ..logger import logger
@@ -27,6 +31,7 @@ from .pseudo_queries import (
 
 MAX_PLANS = 12  # that are fitted for one budget
 TRIAL_STEPS = 150  # of a trial's training: enough to tell plans apart
+SEEN_BYTES = 4  # of the shared code that the selection of all its plans is made for
 LEVEL = 0.03  # difference of scores that few held-out images cannot tell from none
 PLAN_SLACK = 0.01  # of the budget, that filling it for a trial may leave
 
@@ -42,6 +47,7 @@ class Outcome:
         errors: (Q, S, 2) translation in map units and rotation in degrees for each RANSAC seed,
             infinite for failures.
         total_bytes: of the map file.
+        correct: correct matches of a pseudo-query, on average.
     """
 
     plan: Plan
@@ -49,6 +55,7 @@ class Outcome:
     score: float
     errors: np.ndarray
     total_bytes: int
+    correct: float = 0.0
 
     def recall(self, translation: float, rotation: float) -> float:
         """Share of (pseudo-query, seed) with both errors strictly under the thresholds."""
@@ -69,6 +76,7 @@ class Trials:
         one_in, fold: which images are held out, see ``hold_out_queries``.
         work: how the fitting is done.
         matcher: what localizes the held-out images.
+        shared: the codec of plans that are ``shared``.
 
     Attributes:
         share: points of the held-out map for each of the full map.
@@ -90,6 +98,7 @@ class Trials:
         fold: int = 0,
         work: Work = DEFAULT_WORK,
         matcher: TrialMatcher = DEFAULT_MATCHER,
+        shared: SharedCodec | None = None,
     ):
         self.held: HoldOut = hold_out_queries(
             reference,
@@ -101,13 +110,36 @@ class Trials:
             one_in,
             fold,
         )
-        self.conf, self.work, self.matcher = conf, work, matcher
+        self.conf, self.work, self.matcher, self.shared = conf, work, matcher, shared
         self.share = self.held.reference.num_points / reference.num_points
         self.extent = scene_extent(self.held.reference.cam_from_world)
         self._kept = keep_points(self.held.reference, self.held.observations, conf)
+        self._by_codes = {conf.codes_per_point: self._kept}
+
+    @functools.cached_property
+    def _kept_shared(self) -> KeptPoints:
+        """As ``compress`` selects points for a codec that it knows; for one code size for all."""
+        assert self.shared is not None
+        codec = self.shared.codec
+        if codec.name in HEADED:
+            codec = codec.head(min(SEEN_BYTES, codec.code_size))
+        conf = replace(self.conf, codec=codec.name)
+        return keep_points(
+            self.held.reference, self.held.observations, conf, lambda: codec, given=codec
+        )
 
     def kept(self, conf: CompressConf) -> KeptPoints:
-        return self._kept.at(conf.xyz_pixels, conf.score_levels)
+        if conf.shared:
+            kept = self._kept_shared
+        else:
+            codes = conf.codes_per_point
+            if codes not in self._by_codes:
+                own = replace(self.conf, codes_per_point=codes)
+                self._by_codes[codes] = keep_points(
+                    self.held.reference, self.held.observations, own
+                )
+            kept = self._by_codes[codes]
+        return kept.at(conf.xyz_pixels, conf.score_levels)
 
     def run(self, plan: Plan, budget: int, scope: str) -> Outcome:
         """Fill the budget with points and localize the pseudo-queries.
@@ -119,23 +151,29 @@ class Trials:
         if conf.codec == "drqed":
             options = {"steps": TRIAL_STEPS, **conf.codec_options}
             conf = replace(conf, codec_options=options)
+        given: dict[str, Any] = {}
+        if conf.shared:
+            assert self.shared is not None
+            codec = self.shared.codec.head(conf.code_bytes)
+            given = {"codec": codec, "codec_hash": self.shared.digest}
         compressor = Compressor(
             self.held.reference,
             self.held.observations,
             conf,
             work=replace(self.work, progress=False),
             kept=self.kept(conf),
+            **given,
         )
         compressed, data = compressor.fit_budget(budget, scope, slack=PLAN_SLACK)
         return self.measure(plan, compressed, len(data))
 
     def measure(self, plan: Plan, compressed: CompressedMap, size: int) -> Outcome:
         """Localize the pseudo-queries in a map of the held-out scene."""
-        errors, expected = localize_held_out(
+        errors, expected, correct = localize_held_out(
             compressed, self.held.queries, self.conf.seed, self.matcher
         )
         score = mean_log_error(errors, expected, self.extent)
-        return Outcome(plan, compressed.num_points, score, errors, size)
+        return Outcome(plan, compressed.num_places, score, errors, size, float(correct.mean()))
 
     def search(
         self,
@@ -182,11 +220,12 @@ class Trials:
                         waiting = [
                             p
                             for p in neighbours(best.plan)
-                            if p not in tried and not self._leaves_more(p, best)
+                            if p not in tried
+                            and not self._leaves_more(p, best)
+                            and not self._drops_more(p, best)
                         ]
         if not outcomes:
-            too_large = [error for error in refused if isinstance(error, NothingFits)]
-            raise min(too_large, key=lambda error: error.smallest, default=refused[-1])
+            raise least_refused(refused)
         outcomes = best_first(outcomes)
         for outcome in outcomes:
             logger.info(
@@ -194,6 +233,11 @@ class Trials:
                 f"mean log error {outcome.score:.3f}"
             )
         return outcomes
+
+    def _drops_more(self, plan: Plan, best: Outcome) -> bool:
+        """Whether the plan would spend on precision where shared codes leave out points already."""
+        missing = best.num_points < self.held.reference.num_points
+        return missing and plan.shared and plan.xyz_pixels < best.plan.xyz_pixels
 
     def _leaves_more(self, plan: Plan, best: Outcome) -> bool:
         """Whether the plan would only leave more of a budget that holds all points already."""
@@ -207,15 +251,31 @@ class Trials:
         )
 
 
+def least_refused(errors: Sequence[InputError]) -> InputError:
+    """Of refused plans the one of the smallest map; where none was too large, the last."""
+    too_large = [error for error in errors if isinstance(error, NothingFits)]
+    return min(too_large, key=lambda error: error.smallest, default=errors[-1])
+
+
 def best_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """The best score first; before it, of those level with it, the one that keeps most points.
 
     Held-out images are few, and see a part of the map: where they cannot tell two plans apart, the
-    one with more points has more for queries from elsewhere.
+    one with more points has more for queries from elsewhere. Shared codes differ in nothing but
+    their length, which trades points for matches: of these, and between them and the best of the
+    others, it is the plan with most correct matches; and so it is of several codes a point, which
+    are tried where all points fit, and one.
     """
     ranked = sorted(outcomes, key=_rank)
     level = [o for o in ranked if o.score <= ranked[0].score + LEVEL]
-    best = max(level, key=lambda outcome: outcome.num_points)  # the first of equals
+    fitted = [o for o in level if not o.plan.shared]
+    shared = [o for o in level if o.plan.shared]
+    if fitted:
+        simple = [o for o in fitted if o.plan.codes_per_point == 1] or fitted
+        most = max(simple, key=lambda outcome: outcome.num_points)  # the first of equals
+        several = [o for o in fitted if o.plan.codes_per_point > 1]
+        shared += [most, *(o for o in several if o.num_points >= most.num_points)]
+    best = max(shared, key=lambda outcome: outcome.correct)
     return [best, *(o for o in ranked if o is not best)]
 
 

@@ -191,12 +191,11 @@ def chosen_queries(errors: np.ndarray) -> list[tuple[str, int]]:
 def most_matched_image(outcome: MapOutcome, k: int) -> str | None:
     """Name of the image with most correct matches of query ``k``, then most matches."""
     own = outcome.queries[k]
-    visibility = outcome.compressed.visibility
     points = own.found.point_index
     images = own.images or range(outcome.compressed.num_images)
     best, best_count = None, (0, 0)
     for image in images:
-        seen = np.isin(points, visibility[image])
+        seen = np.isin(points, outcome.compressed.places_seen(image))
         count = (int((seen & own.correct).sum()), int(seen.sum()))
         if count > best_count:
             best, best_count = outcome.compressed.image_names[image], count

@@ -185,12 +185,14 @@ def _match_picture(
         pairs = own.matches[own.images.index(image)].pairs
     else:
         pairs = np.stack([own.found.keypoint_index, own.found.point_index], 1)
-        pairs = pairs[np.isin(pairs[:, 1], compressed.visibility[image])]
+        pairs = pairs[np.isin(pairs[:, 1], compressed.places_seen(image))]
     base = max(compressed.num_points, 1)
     good_keys = own.found.keypoint_index * base + own.found.point_index
     correct = np.isin(pairs[:, 0] * base + pairs[:, 1], good_keys[own.correct])
     xy, visible = compressed.project(image)
-    row = np.searchsorted(compressed.visibility[image], pairs[:, 1])
+    seen = compressed.places_seen(image)
+    order = np.argsort(seen)
+    row = order[np.searchsorted(seen, pairs[:, 1], sorter=order)]
     drawn = visible[row]
     # Keypoints have pixel centres at integers, projections and the picture at halves.
     left = query.features.keypoints[pairs[:, 0]] + 0.5

@@ -64,6 +64,8 @@ class Observations:
         num_points: P.
         targets: (P, D) float16, L2-normalised: what the code of each point should decode to
             (``training.sharpen``); None stands for the mean of its observations.
+        places: (P,) int64: rows of equal numbers are one 3D point, with a code for each of its
+            appearances (``scene.appearances``); None where each row is a point of its own.
     """
 
     descriptors: np.ndarray
@@ -73,6 +75,7 @@ class Observations:
     image_index: np.ndarray
     num_points: int
     targets: np.ndarray | None = None
+    places: np.ndarray | None = None
 
     @property
     def dim(self) -> int:
@@ -84,7 +87,7 @@ class Observations:
     def subset(self, observations: np.ndarray, point_index: np.ndarray, num_points: int):
         """The given observations, with new point rows (``Visibility.keep_points`` gives both).
 
-        Without targets, as it does not know the old rows.
+        Without targets and places, as it does not know the old rows.
         """
         return Observations(
             self.descriptors[observations],

@@ -7,6 +7,19 @@ import numpy as np
 from ..scene.reference import Observations
 
 
+def same_places(observations: Observations, rows: np.ndarray) -> np.ndarray | None:
+    """Which of the rows are other appearances of one 3D point: (B, B) bool, None where none can.
+
+    Matches of a point are right with each of its codes, so that these are no negatives.
+    """
+    if observations.places is None:
+        return None
+    places = observations.places[rows]
+    same = places[:, None] == places[None]
+    np.fill_diagonal(same, False)
+    return same
+
+
 @dataclass(frozen=True)
 class Tracks:
     """Observations grouped by point and by image. A track is a point with observations.

@@ -58,12 +58,15 @@ def contrastive_loss(
     key_labels: torch.Tensor,
     temperature: float,
     both_ways: bool = False,
+    alike: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Cross-entropy of the right key under a softmax over all keys' cosine similarities.
 
     Rows must be L2-normalised. ``key_labels`` are distinct and hold every anchor's label. With
     ``both_ways`` the cross-entropy of the anchor under a softmax over all anchors is added, as in
-    Radford et al., ICML 2021, figure 3; the anchors' labels must then be distinct.
+    Radford et al., ICML 2021, figure 3; the anchors' labels must then be distinct. ``alike`` (B, N)
+    bool marks keys that are neither right nor wrong for an anchor, and are left out: other codes of
+    its own 3D point.
 
     Source: InfoNCE, van den Oord et al., arXiv 1807.03748, equation 4, with the temperature of Wu
     et al., CVPR 2018, equation 2.
@@ -71,6 +74,8 @@ def contrastive_loss(
     logits = anchor @ keys.T / temperature
     order = torch.argsort(key_labels)
     target = order[torch.searchsorted(key_labels[order], anchor_labels)]
+    if alike is not None:
+        logits = logits.masked_fill(alike, -torch.inf)
     loss = F.cross_entropy(logits, target, reduction="none")
     if both_ways:
         own = torch.arange(len(anchor), device=anchor.device)

@@ -69,6 +69,14 @@ class Search:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """The codes of (B, L) rows: (B, M) int64."""
+        return self.best(x, 1)[1][:, 0]
+
+    def best(self, x: torch.Tensor, keep: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The ``keep`` nearest codes found for (B, L) rows, or as many as there are.
+
+        Returns:
+            (B, c) squared errors less the rows' squared lengths, increasing, and (B, c, M) int64.
+        """
         rows = len(x)
         residual, one = x[:, None], torch.ones(rows, 1, 1)
         cost = torch.zeros(rows, 1)
@@ -77,7 +85,7 @@ class Search:
             size, last = len(book), m == len(self.books) - 1
             state = torch.cat([residual, one.expand(-1, codes.shape[1], -1), cost[..., None]], 2)
             total = (state.flatten(0, 1) @ table).view(rows, -1)
-            cost, rank = least(total, 1 if last else min(self.beam, total.shape[1]))
+            cost, rank = least(total, min(keep if last else self.beam, total.shape[1]))
             parent = torch.div(rank, size, rounding_mode="floor")
             index = (rank - parent * size)[..., None]
             before = codes.gather(1, parent[..., None].expand(-1, -1, m))
@@ -85,7 +93,7 @@ class Search:
             if not last:
                 chosen = parent[..., None].expand(-1, -1, x.shape[1])
                 residual = residual.gather(1, chosen) - F.embedding(index[..., 0], book)
-        return codes[:, 0]
+        return cost, codes
 
 
 def least(values: torch.Tensor, keep: int) -> tuple[torch.Tensor, torch.Tensor]:

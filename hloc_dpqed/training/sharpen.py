@@ -16,19 +16,27 @@ from tqdm import tqdm
 
 from ..scene.reference import Observations, mean_descriptors
 from ..threads import single_threaded
-from .batches import Tracks
+from .batches import Tracks, same_places
 
 TEMPERATURE = 0.03  # of the softmax, as drqed trains
 PULL = 4.0  # weight of the squared distance to the mean: at 2 precision falls
 RATE = 0.01  # of the first step, with cosine decay to zero
 BATCH = 1024
+# Of maps whose points have several codes: there an image sees the code of its own appearance only,
+# and it pays to go after harder observations, for some precision.
+APPEARANCES_TEMPERATURE, APPEARANCES_PULL = 0.05, 1.0
 VISITS = 30  # of each point, on average
 STEPS = 4096  # at most, but for LEAST_VISITS
 LEAST_VISITS = 8
 
 
 def sharpened_descriptors(
-    observations: Observations, seed: int = 0, progress: bool = False
+    observations: Observations,
+    seed: int = 0,
+    progress: bool = False,
+    *,
+    visits: int = VISITS,
+    rate: float = RATE,
 ) -> np.ndarray:
     """One descriptor for each point, apart from those that it is confused with.
 
@@ -37,36 +45,46 @@ def sharpened_descriptors(
 
         sum over both directions of -log softmax(a k' / t) + w |k - mean|^2
 
-    on the unit sphere. Points that nothing is confused with have no gradient and stay.
+    on the unit sphere. Points that nothing is confused with have no gradient and stay. Other codes
+    of a point are no rivals of its own.
 
     Args:
         observations: (N, D) descriptors, L2-normalised.
         seed: of the batches.
         progress: show a progress bar.
+        visits: of each point, on average, where the steps are not too many.
+        rate: of the first step.
 
     Returns:
         (P, D) float16, L2-normalised; a point without observations has a zero row.
     """
     means = torch.from_numpy(mean_descriptors(observations))
     sharp = means.clone()
+    temperature, pull = TEMPERATURE, PULL
+    if observations.places is not None:
+        temperature, pull = APPEARANCES_TEMPERATURE, APPEARANCES_PULL
     if len(observations):
         tracks = Tracks.from_observations(observations)
         each = len(tracks.points) / BATCH
-        steps = math.ceil(max(min(VISITS * each, STEPS), LEAST_VISITS * each))
+        steps = math.ceil(max(min(visits * each, STEPS), LEAST_VISITS * each))
         # On one thread: sums in another order would end in other bytes.
         with single_threaded():
             for step in tqdm(range(steps), desc="sharpen", disable=not progress):
                 rng = np.random.default_rng((seed, step, 2))
                 drawn = tracks.draw_neighbours(rng, BATCH)
                 rows = torch.from_numpy(tracks.points[drawn])
+                alike = same_places(observations, tracks.points[drawn])
                 seen = observations.descriptors[tracks.draw_observation(rng, drawn)]
                 keys = sharp[rows]
                 gradient = contrastive_gradient(
-                    torch.from_numpy(seen).float(), keys, TEMPERATURE
-                ) + 2 * PULL * (keys - means[rows])
+                    torch.from_numpy(seen).float(),
+                    keys,
+                    temperature,
+                    None if alike is None else torch.from_numpy(alike),
+                ) + 2 * pull * (keys - means[rows])
                 gradient -= (gradient * keys).sum(1, keepdim=True) * keys
-                rate = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
-                sharp[rows] = F.normalize(keys - rate * gradient, dim=1)
+                now = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+                sharp[rows] = F.normalize(keys - now * gradient, dim=1)
     return sharp.numpy().astype(np.float16)
 
 
@@ -78,17 +96,22 @@ def with_sharpened_targets(
 
 
 def contrastive_gradient(
-    anchors: torch.Tensor, keys: torch.Tensor, temperature: float
+    anchors: torch.Tensor,
+    keys: torch.Tensor,
+    temperature: float,
+    alike: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Gradient in the keys of the sum over rows of ``losses.contrastive_loss`` in both directions.
 
     Written out, as autograd takes several times as long. Row i of the anchors belongs to row i of
-    the keys, and both are (B, D).
+    the keys, and both are (B, D). ``alike`` is that of the loss, (B, B).
 
     Returns:
         (B, D).
     """
     logits = anchors @ keys.T / temperature
+    if alike is not None:
+        logits.masked_fill_(alike, -torch.inf)
     weights = logits.softmax(1) + logits.softmax(0)
     weights.diagonal().sub_(2)
     return weights.T @ anchors / temperature

@@ -1,6 +1,6 @@
 // speed MAP.dpqed REPETITIONS: in CPU time of one thread, milliseconds to load the map and to make
 // the codec's table, and million codes a second decoded to floats, into one large array and into
-// blocks that stay in the cache; a line a repetition.
+// blocks that stay in the cache, and to int8; a line a repetition.
 
 #include <cstdio>
 #include <cstdlib>
@@ -38,7 +38,16 @@ int main(int argc, char** argv) {
       }
     }
     const double small = seconds(start) / passes;
+    std::vector<std::int8_t> narrow(map.local.rows * codec.dim);
+    std::vector<float> scales(map.local.rows);
+    codec.decode_int8(map.local.codes.data(), 1, narrow.data(), scales.data());
+    start = std::clock();
+    for (int k = 0; k < passes; ++k) {
+      codec.decode_int8(map.local.codes.data(), map.local.rows, narrow.data(), scales.data());
+    }
+    const double int8 = seconds(start) / passes;
     const double million = static_cast<double>(map.local.rows) / 1e6;
-    std::printf("%.3f %.3f %.3f %.3f\n", 1e3 * load, 1e3 * table, million / large, million / small);
+    std::printf("%.3f %.3f %.3f %.3f %.3f\n", 1e3 * load, 1e3 * table, million / large,
+                million / small, million / int8);
   }
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -27,6 +28,16 @@ inline std::size_t distinct_codes(const Map& map) {
     return compare(a, b) == 0;
   });
   return static_cast<std::size_t>(end - rows.begin());
+}
+
+// Points of different coordinates: a point with several codes is several rows.
+inline std::size_t distinct_places(const Map& map) {
+  std::vector<std::array<double, 3>> places(map.num_points);
+  for (std::size_t i = 0; i < map.num_points; ++i) {
+    places[i] = {map.xyz[3 * i], map.xyz[3 * i + 1], map.xyz[3 * i + 2]};
+  }
+  std::sort(places.begin(), places.end());
+  return static_cast<std::size_t>(std::unique(places.begin(), places.end()) - places.begin());
 }
 
 inline std::vector<std::pair<std::string, std::size_t>> group_bytes(const Map& map) {
@@ -75,6 +86,7 @@ inline std::string info_json(const Map& map) {
   }
   return "{\"format_version\": " + std::to_string(map.format_version) +
          ", \"num_points\": " + std::to_string(map.num_points) +
+         ", \"num_places\": " + std::to_string(distinct_places(map)) +
          ", \"num_images\": " + std::to_string(map.num_images) +
          ", \"num_observations\": " + std::to_string(map.num_observations) +
          ", \"codec\": " + json_quote(map.local.codec->name) +

@@ -24,6 +24,14 @@ static_assert(sizeof(float) == 4 && sizeof(double) == 8, "IEEE 754 numbers are n
 #define DPQED_EXACT_END
 #endif
 
+#if defined(__GNUC__)
+#define DPQED_RESTRICT __restrict__
+#define DPQED_PREFETCH(address) __builtin_prefetch(address)
+#else
+#define DPQED_RESTRICT
+#define DPQED_PREFETCH(address) static_cast<void>(address)
+#endif
+
 namespace dpqed {
 
 // A file that is damaged, unknown or missing. what() is one line.

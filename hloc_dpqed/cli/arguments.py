@@ -1,17 +1,10 @@
-"""The console script: parses arguments, calls the stage's ``main``, prints."""
+"""The arguments of each command."""
 
 import argparse
-import contextlib
-import json
-import os
-import sys
-import traceback
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
-from . import __version__
-from .choices import (
+from ..choices import (
+    AUTO_CAMERA,
     BUDGET_SCOPES,
     CODE_TARGETS,
     CODEC_TRAIN,
@@ -30,133 +23,6 @@ from .choices import (
     SELECTORS,
     SHIPPED,
 )
-from .errors import InputError
-
-_Run = Callable[[dict[str, Any]], None]
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, exit code 2."""
-        self.exit(2, f"{self.prog}: error: {_one_line(message)} (see --help)\n")
-
-
-def _map(args: dict[str, Any]) -> None:
-    from . import map as stage
-
-    args["extractor"] = args["extractor"] or "sift"
-    stage.main(**args)
-
-
-def _compress(args: dict[str, Any]) -> None:
-    from . import compress
-    from .options import parse_options
-
-    for name in ("codec_options", "selector_options"):
-        args[name] = parse_options(args[name], f"--{name}")
-    compress.main(**args)
-
-
-def _fit_codec(args: dict[str, Any]) -> None:
-    from . import fit_codec
-    from .options import parse_options
-
-    args["codec_options"] = parse_options(args["codec_options"], "--codec_options")
-    fit_codec.main(**args)
-
-
-def _append(args: dict[str, Any]) -> None:
-    from . import append
-
-    append.main(**args)
-
-
-def _merge(args: dict[str, Any]) -> None:
-    from . import merge
-
-    merge.main(**args)
-
-
-def _prune(args: dict[str, Any]) -> None:
-    from . import prune
-
-    prune.main(**args)
-
-
-def _remove(args: dict[str, Any]) -> None:
-    from . import remove
-
-    remove.main(**args)
-
-
-def _localize(args: dict[str, Any]) -> None:
-    from . import localize
-
-    as_json = args.pop("json")
-    figures = localize.main(**args)
-    if as_json:
-        print(json.dumps(figures))
-    else:
-        rejected = figures["num_rejected"]
-        told = f" ({rejected} poses rejected for too few inliers)" if rejected else ""
-        print(
-            f"localized {figures['num_localized']} of {figures['num_queries']} queries{told}, "
-            f"{figures['mean_matches']:.0f} matches and {figures['mean_inliers']:.0f} inliers a "
-            f"query, {figures['seconds_per_query'] * 1000:.0f} ms a query"
-        )
-
-
-def _evaluate(args: dict[str, Any]) -> None:
-    from . import evaluate
-    from .evaluation.pose_errors import format_length
-
-    as_json = args.pop("json")
-    figures = evaluate.main(**args)
-    if as_json:
-        print(json.dumps(figures))
-        return
-    print(f"localized {figures['num_localized']} of {figures['num_queries']} queries")
-    for name, unit in (("translation", "map units"), ("rotation", "degrees")):
-        median = figures[f"median_{name}"]
-        shown = "infinite" if median is None else f"{format_length(median)} {unit}"
-        print(f"median {name} error: {shown}")
-    for row in figures["recall"]:
-        print(f"recall at {row['translation']:g} / {row['rotation']:g}: {row['fraction']:.3f}")
-
-
-def _info(args: dict[str, Any]) -> None:
-    from . import info
-
-    as_json = args.pop("json")
-    figures = info.main(**args)
-    print(json.dumps(figures) if as_json else info.format_info(figures))
-
-
-def _export(args: dict[str, Any]) -> None:
-    from . import export
-
-    export.main(**args)
-
-
-def _sweep(args: dict[str, Any]) -> None:
-    from . import sweep
-    from .options import parse_named_options
-
-    for name in ("codec_options", "selector_options"):
-        args[name] = parse_named_options(args[name], f"--{name}")
-    sweep.main(**args)
-
-
-def _demo(args: dict[str, Any]) -> None:
-    from . import demo
-
-    demo.main(**args)
-
-
-def _report(args: dict[str, Any]) -> None:
-    from . import report
-
-    report.main(**args)
 
 
 def _options(sub: argparse.ArgumentParser, kind: str, form: str, example: str) -> None:
@@ -181,7 +47,7 @@ def _matcher(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_compress(sub: argparse.ArgumentParser) -> None:
+def add_compress(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--reference_sfm", type=Path, required=True, metavar="DIR")
     sub.add_argument("--features", type=Path, required=True, metavar="H5")
     sub.add_argument("--output", type=Path, required=True, metavar="MAP.dpqed")
@@ -216,6 +82,13 @@ def _add_compress(sub: argparse.ArgumentParser) -> None:
     _options(sub, "selector", "KEY=VALUE", "min_per_image=20")
     _matcher_name(sub, "that the planner's trials match with: ")
     sub.add_argument("--granularity", choices=GRANULARITIES, default="point")
+    sub.add_argument(
+        "--codes_per_point",
+        type=float,
+        default=1.0,
+        metavar="C",
+        help="on average: more than one give points that look different a code for each look",
+    )
     sub.add_argument("--global_features", type=Path, metavar="H5")
     sub.add_argument(
         "--calibrate",
@@ -228,7 +101,7 @@ def _add_compress(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
 
-def _add_fit_codec(sub: argparse.ArgumentParser) -> None:
+def add_fit_codec(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--reference_sfm", type=Path, nargs="+", required=True, metavar="DIR")
     sub.add_argument(
         "--features", type=Path, nargs="+", required=True, metavar="H5", help="one, or one a model"
@@ -253,7 +126,7 @@ def _map_to_map(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
 
-def _add_append(sub: argparse.ArgumentParser) -> None:
+def add_append(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("map", type=Path, metavar="MAP.dpqed")
     sub.add_argument("--reference_sfm", type=Path, required=True, metavar="DIR")
     sub.add_argument("--features", type=Path, required=True, metavar="H5")
@@ -263,13 +136,13 @@ def _add_append(sub: argparse.ArgumentParser) -> None:
     _map_to_map(sub)
 
 
-def _add_merge(sub: argparse.ArgumentParser) -> None:
+def add_merge(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("map", type=Path, metavar="MAP.dpqed")
     sub.add_argument("other", type=Path, metavar="OTHER.dpqed")
     _map_to_map(sub)
 
 
-def _add_prune(sub: argparse.ArgumentParser) -> None:
+def add_prune(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("map", type=Path, metavar="MAP.dpqed")
     sub.add_argument("--budget", metavar="SIZE", help="such as 300KB or 1MB")
     sub.add_argument("--num_points", type=int, metavar="N")
@@ -282,22 +155,24 @@ def _add_prune(sub: argparse.ArgumentParser) -> None:
     _map_to_map(sub)
 
 
-def _add_remove(sub: argparse.ArgumentParser) -> None:
+def add_remove(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("map", type=Path, metavar="MAP.dpqed")
     sub.add_argument("--images", nargs="+", required=True, metavar="NAME")
     _map_to_map(sub)
 
 
-def _extractor(sub: argparse.ArgumentParser, default: str) -> None:
+def _extractor(sub: argparse.ArgumentParser, default: str, of_camera: str = "") -> None:
     choices = f"one of {', '.join(EXTRACTORS)}, or hloc:NAME of hloc's"
     sub.add_argument("--extractor", help=f"{choices}; default: {default}")
     sub.add_argument("--extractor_weights", type=Path, metavar="PATH", help="of a network")
     sub.add_argument(
-        "--camera", metavar="'MODEL WIDTH HEIGHT PARAMS...'", help="intrinsics of all photos"
+        "--camera",
+        metavar="'MODEL WIDTH HEIGHT PARAMS...'",
+        help=f"intrinsics of all photos{of_camera}",
     )
 
 
-def _add_map(sub: argparse.ArgumentParser) -> None:
+def add_map(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--images", type=Path, required=True, metavar="DIR", help="the photos")
     sub.add_argument("--output", type=Path, required=True, metavar="DIR")
     sub.add_argument(
@@ -317,14 +192,18 @@ def _add_map(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace a map of other photos")
 
 
-def _add_localize(sub: argparse.ArgumentParser) -> None:
+def add_localize(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--map", type=Path, required=True, metavar="MAP.dpqed")
     sub.add_argument("--queries", type=Path, metavar="TXT", help="needed without --images")
     sub.add_argument(
         "--features", type=Path, metavar="H5", help="needed without --images, else made"
     )
     sub.add_argument("--images", type=Path, metavar="DIR", help="photos to extract from")
-    _extractor(sub, "what the map says")
+    _extractor(
+        sub,
+        "what the map says",
+        f"; '{AUTO_CAMERA}' guesses by EXIF or the image's size, and refines with the pose",
+    )
     sub.add_argument("--results", type=Path, required=True, metavar="TXT")
     sub.add_argument(
         "--codec_file", type=Path, metavar="PATH", help="of a map without a codec of its own"
@@ -374,6 +253,34 @@ def _add_localize(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--rig_scale", type=float, default=1.0, metavar="S", help="map units in a unit of the rigs"
     )
+    sub.add_argument(
+        "--track",
+        action="store_true",
+        help="the queries are a sequence: look for each where the last one was",
+    )
+    sub.add_argument(
+        "--priors",
+        type=Path,
+        metavar="TXT",
+        help="what is known before: lines `name x y z [radius]`, `name qw qx qy qz tx ty tz` or "
+        "`name gravity x y z`",
+    )
+    sub.add_argument(
+        "--prior_radius", type=float, metavar="R", help="map units that positions may be off"
+    )
+    sub.add_argument(
+        "--prior_angle",
+        type=float,
+        metavar="DEG",
+        help="degrees that whole poses (10 by default) or gravity (5) may be off",
+    )
+    sub.add_argument(
+        "--map_gravity",
+        nargs=3,
+        type=float,
+        metavar=("X", "Y", "Z"),
+        help="down in the map, for priors of gravity",
+    )
     sub.add_argument("--results_jsonl", type=Path, metavar="JSONL", help="JSON of each query")
     sub.add_argument(
         "--results_sfm", type=Path, metavar="DIR", help="COLMAP model of the map and the queries"
@@ -391,7 +298,7 @@ def _add_localize(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
 
-def _add_evaluate(sub: argparse.ArgumentParser) -> None:
+def add_evaluate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--results", type=Path, required=True, metavar="TXT")
     sub.add_argument("--reference", type=Path, required=True, metavar="POSES_OR_SFM")
     sub.add_argument("--thresholds", default=DEFAULT_THRESHOLDS)
@@ -399,7 +306,7 @@ def _add_evaluate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true")
 
 
-def _add_info(sub: argparse.ArgumentParser) -> None:
+def add_info(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("map", type=Path, metavar="MAP.dpqed")
     sub.add_argument(
         "--codec_file", type=Path, metavar="PATH", help="of a map without a codec of its own"
@@ -407,7 +314,7 @@ def _add_info(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true")
 
 
-def _add_export(sub: argparse.ArgumentParser) -> None:
+def add_export(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("map", type=Path, metavar="MAP.dpqed")
     sub.add_argument("--output", type=Path, required=True, metavar="DIR")
     sub.add_argument(
@@ -417,7 +324,7 @@ def _add_export(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
 
-def _add_sweep(sub: argparse.ArgumentParser) -> None:
+def add_sweep(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--reference_sfm", type=Path, required=True, metavar="DIR")
     sub.add_argument("--features", type=Path, required=True, metavar="H5")
     sub.add_argument("--queries", type=Path, required=True, metavar="TXT")
@@ -451,7 +358,7 @@ def _add_sweep(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
 
-def _add_demo(sub: argparse.ArgumentParser) -> None:
+def add_demo(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--output", type=Path, default=Path(DEMO_OUTPUT), metavar="DIR", help="%(default)s"
     )
@@ -468,7 +375,7 @@ def _add_demo(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--threads", type=int, metavar="N")
 
 
-def _add_report(sub: argparse.ArgumentParser) -> None:
+def add_report(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("maps", type=Path, nargs="+", metavar="MAP.dpqed")
     sub.add_argument("--queries", type=Path, required=True, metavar="TXT")
     sub.add_argument("--features", type=Path, required=True, metavar="H5", help="of the queries")
@@ -494,116 +401,3 @@ def _add_report(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", default="cpu")
     sub.add_argument("--seed", type=int, default=0, help="of the first RANSAC run")
     sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; imports nothing heavy, so that ``--help`` is instant."""
-    common = _Parser(add_help=False)
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser = _Parser(prog="hloc-dpqed", description="Small visual-localization maps for hloc")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-
-    # Each command: its name, what runs it, its arguments, and what it is for.
-    table: tuple[tuple[str, _Run, Callable[[argparse.ArgumentParser], None], str], ...] = (
-        ("map", _map, _add_map, "photos to a COLMAP model and a feature file"),
-        ("compress", _compress, _add_compress, "compress an hloc map to one small file"),
-        (
-            "fit-codec",
-            _fit_codec,
-            _add_fit_codec,
-            "fit one codec on several maps, for them to share",
-        ),
-        ("append", _append, _add_append, "add what an extended model has to a map file"),
-        ("merge", _merge, _add_merge, "join two map files of one frame and codec"),
-        ("prune", _prune, _add_prune, "a smaller map file from a map file alone"),
-        ("remove", _remove, _add_remove, "remove images from a map file"),
-        ("localize", _localize, _add_localize, "localize queries with a map file"),
-        ("evaluate", _evaluate, _add_evaluate, "pose errors and recall of a result file"),
-        ("info", _info, _add_info, "what is in a map file, and what each part costs"),
-        (
-            "export",
-            _export,
-            _add_export,
-            "write a map as a COLMAP model with features, for hloc or COLMAP",
-        ),
-        (
-            "sweep",
-            _sweep,
-            _add_sweep,
-            "accuracy against bytes over codecs, code sizes and selectors",
-        ),
-        ("demo", _demo, _add_demo, "map a rendered scene, compress it, localize in it"),
-        (
-            "report",
-            _report,
-            _add_report,
-            "one HTML file: bytes, accuracy, points, cameras, matches",
-        ),
-    )
-    for name, run, add_arguments, text in table:
-        sub = commands.add_parser(name, help=text, description=text, parents=[common])
-        sub.set_defaults(run=run)
-        add_arguments(sub)
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Returns:
-        0 on success; 2, and one line on standard error, on a user's mistake; 1, and one line, on
-        an error that is none; 130 when interrupted; 141, and no line, when whoever read the output
-        has left (as in ``| head -1``), as other programs do.
-    """
-    from .logger import configure_logging
-
-    parser = build_parser()
-    args = vars(parser.parse_args(argv))
-    configure_logging()
-    debug, run, name = args.pop("debug"), args.pop("run"), args.pop("command")
-    try:
-        run(args)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _drop_output()
-        return 141
-    except KeyboardInterrupt:
-        print(f"hloc-dpqed {name}: interrupted, no output was written", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        if isinstance(error, InputError):
-            print(f"hloc-dpqed {name}: error: {_one_line(str(error))}", file=sys.stderr)
-            return 2
-        if isinstance(error, ModuleNotFoundError):
-            from .errors import told_missing
-
-            if lacking := told_missing(error):
-                print(f"hloc-dpqed {name}: error: {lacking}", file=sys.stderr)
-                return 2
-        if isinstance(error, OSError):
-            _drop_output()
-        told = _one_line(f"{type(error).__name__}: {error}")
-        hint = "" if debug else " (pass --debug for the traceback)"
-        print(f"hloc-dpqed {name}: unexpected error: {told}{hint}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _drop_output() -> None:
-    """What is left of standard output goes nowhere: Python would tell of it again at its end."""
-    with contextlib.suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-
-
-def _one_line(message: str) -> str:
-    """File names may hold line breaks; a message is still one line."""
-    return " ".join(message.split("\n"))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

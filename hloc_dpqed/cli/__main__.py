@@ -1,0 +1,7 @@
+"""``python -m hloc_dpqed.cli``."""
+
+import sys
+
+from . import main
+
+sys.exit(main())
