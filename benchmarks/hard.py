@@ -294,8 +294,16 @@ def codec_cell(problem: Problem, cells: Cells, store: str, matcher: str, args) -
     if cell is not None:
         return cell
     reference, observations, queries, size = problem.read()
-    codec, code_bytes, *granularity = store.split(":")
-    conf = CompressConf("all", codec, int(code_bytes), *granularity, seed=args.seed)
+    codec, code_bytes, *more = store.split(":")
+    granularity, codes = (*more, *("point", "1")[len(more) :])
+    conf = CompressConf(
+        "all",
+        codec,
+        int(code_bytes),
+        granularity,
+        seed=args.seed,
+        codes_per_point=float(codes),
+    )
     compressor = Compressor(
         reference, observations, conf, codec=problem.codec(conf, cells.fitted())
     )
@@ -508,9 +516,10 @@ def print_codecs(results: dict[str, dict[str, Figures]], recipes: list[str], mat
 
 
 def label_of(store: str) -> str:
-    codec, size, *granularity = store.split(":")
-    where = f" per {granularity[0] if granularity else 'point'}"
-    return f"float{where}" if codec == "none" else f"{codec} {size} B"
+    codec, size, *more = store.split(":")
+    where = f" per {more[0] if more else 'point'}"
+    many = f", {more[1]} codes a point" if len(more) > 1 else ""
+    return (f"float{where}" if codec == "none" else f"{codec} {size} B") + many
 
 
 def print_files(
@@ -646,7 +655,9 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="*", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--queries", choices=("listed", "pseudo"), default="listed")
     parser.add_argument("--folds", nargs="+", type=int, help="of those of a scene; default all")
-    parser.add_argument("--stores", nargs="+", default=STORES, metavar="CODEC:BYTES[:GRANULARITY]")
+    parser.add_argument(
+        "--stores", nargs="+", default=STORES, metavar="CODEC:BYTES[:GRANULARITY[:CODES]]"
+    )
     parser.add_argument("--matchers", nargs="+", default=["NN-mutual"])
     parser.add_argument("--matcher_weights", type=Path)
     parser.add_argument("--one_in", type=float, default=100)

@@ -20,7 +20,7 @@ from hloc_dpqed.io.features import ImageFeatures
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.localization.localizer import Localizer, Query
 from hloc_dpqed.mapfile import read_map, write_map
-from hloc_dpqed.maps.compressed import first_rows
+from hloc_dpqed.maps.compressed import first_rows, places_of
 from hloc_dpqed.maps.reconstruction import to_reconstruction
 from hloc_dpqed.scene.appearances import split_points
 from hloc_dpqed.scene.reference import normalise_rows
@@ -111,6 +111,12 @@ def test_first_rows(values):
     xyz = np.array([[v // 2, v % 2, -0.0 if v else 0.0] for v in values]).reshape(-1, 3)
     wanted = [next(j for j in range(i + 1) if (xyz[j] == xyz[i]).all()) for i in range(len(xyz))]
     assert first_rows(xyz).tolist() == wanted
+
+
+def test_rows_that_an_image_sees_together_are_points_of_their_own():
+    xyz = np.array([[1.0, 0, 0], [2, 0, 0], [1, 0, 0], [2, 0, 0], [1, 0, 0], [3, 0, 0]])
+    visibility = Visibility.from_lists([np.array([0, 1, 5]), np.array([2, 3]), np.array([1, 3])], 6)
+    assert places_of(xyz, visibility).tolist() == [0, 1, 0, 3, 0, 5]
 
 
 def test_other_codes_of_a_point_are_no_rivals():

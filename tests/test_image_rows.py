@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pycolmap
 import pytest
@@ -46,7 +48,7 @@ def test_rows_that_do_not_project_are_left_out(compressed):
     xyz[points[0]] = 2 * centre - xyz[points[0]]  # behind the camera
     xyz[points[1]] = np.nan
     xyz[points[2]] = pose.inverse() * np.array([50.0, 0.0, 1.0])  # far outside the image
-    moved = type(compressed)(**{**compressed.__dict__, "xyz": xyz})
+    moved = dataclasses.replace(compressed, xyz=xyz)
     left = image_rows(moved, 0)
     np.testing.assert_array_equal(left.points, points[3:])
     np.testing.assert_array_equal(left.codes, left.points)

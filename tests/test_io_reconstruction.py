@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pycolmap
 import pytest
@@ -49,7 +51,7 @@ def test_round_trip_through_arrays(compressed):
 def test_points_that_no_image_shows_keep_their_ids(compressed):
     xyz = compressed.xyz.copy()
     xyz[0] = 1e9  # projects nowhere
-    moved = type(compressed)(**{**compressed.__dict__, "xyz": xyz})
+    moved = dataclasses.replace(compressed, xyz=xyz)
     model = to_reconstruction(moved)
     assert model.points3D[1].track.length() == 0
     np.testing.assert_array_equal(model.points3D[2].xyz, xyz[1])
@@ -59,9 +61,7 @@ def test_two_cameras(compressed):
     second = pycolmap.Camera(model="PINHOLE", width=640, height=480, params=[500, 500, 320, 240])
     index = compressed.camera_index.copy()
     index[-1] = len(compressed.cameras)
-    two = type(compressed)(
-        **{**compressed.__dict__, "cameras": [*compressed.cameras, second], "camera_index": index}
-    )
+    two = dataclasses.replace(compressed, cameras=[*compressed.cameras, second], camera_index=index)
     model = to_reconstruction(two)
     last = model.images[compressed.num_images]
     assert last.camera.model.name == "PINHOLE" and last.camera.width == 640

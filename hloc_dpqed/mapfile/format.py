@@ -17,7 +17,7 @@ from ..entropy.arrays import DTYPES, decode_arrays, dtype_name, encode_arrays
 from ..entropy.rans import DamagedStream, Player, Recorder
 from ..errors import InputError
 from ..io.atomic import write_bytes
-from ..maps.compressed import CompressedMap, GlobalDescriptors, first_rows
+from ..maps.compressed import CompressedMap, GlobalDescriptors, places_of
 from ..scene.visibility import Visibility
 from .container import pack, unpack
 from .frame import Frame
@@ -561,7 +561,7 @@ def map_info(path: Path, codec_file: Path | None = None) -> dict[str, Any]:
         return {
             "format_version": metadata["format_version"],
             "num_points": len(parts["xyz"]),
-            "num_places": len(np.unique(first_rows(parts["xyz"]))),
+            "num_places": len(np.unique(places_of(parts["xyz"], parts["visibility"]))),
             "num_images": len(parts["image_names"]),
             "num_observations": parts["visibility"].num_observations,
             "codec": spec["name"],

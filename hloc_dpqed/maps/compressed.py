@@ -12,6 +12,24 @@ from ..scene.projection import project_points
 from ..scene.visibility import Visibility
 
 
+def places_of(xyz: np.ndarray, visibility: Visibility) -> np.ndarray:
+    """For each row the lowest one that is the same 3D point: (P,) int64.
+
+    One point with several codes is several rows of equal coordinates, of which an image sees one
+    (``scene.appearances``). Rows that an image sees together are points of their own: detectors
+    find corners twice, in two orientations.
+    """
+    lowest = first_rows(xyz)
+    rows = np.arange(len(xyz))
+    if (lowest == rows).all():
+        return lowest
+    seen = visibility.image_of_observation().astype(np.int64) * len(xyz)
+    keys, counts = np.unique(seen + lowest[visibility.indices], return_counts=True)
+    together = np.zeros(len(xyz), bool)
+    together[keys[counts > 1] % len(xyz)] = True
+    return np.where(together[lowest], rows, lowest)
+
+
 def first_rows(xyz: np.ndarray) -> np.ndarray:
     """For each row of (P, 3) ``xyz`` the lowest row that equals it: (P,) int64."""
     order = np.lexsort(xyz.T)  # stable: the lowest of equal rows comes first
@@ -84,9 +102,8 @@ class CompressedMap:
 
     @cached_property
     def place_of_point(self) -> np.ndarray:
-        """(P,) int64, the lowest row of the same coordinates: one 3D point with several codes is
-        several rows (``scene.appearances``)."""
-        return first_rows(self.xyz)
+        """``places_of`` the map: (P,) int64."""
+        return places_of(self.xyz, self.visibility)
 
     @property
     def num_places(self) -> int:

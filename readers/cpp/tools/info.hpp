@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <map>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,14 +31,34 @@ inline std::size_t distinct_codes(const Map& map) {
   return static_cast<std::size_t>(end - rows.begin());
 }
 
-// Points of different coordinates: a point with several codes is several rows.
+// 3D points: one with several codes is several rows of equal coordinates, of which an image sees
+// one. Rows that an image sees together are points of their own.
 inline std::size_t distinct_places(const Map& map) {
-  std::vector<std::array<double, 3>> places(map.num_points);
-  for (std::size_t i = 0; i < map.num_points; ++i) {
-    places[i] = {map.xyz[3 * i], map.xyz[3 * i + 1], map.xyz[3 * i + 2]};
+  const auto at = [&](std::size_t row) {
+    return std::array<double, 3>{map.xyz[3 * row], map.xyz[3 * row + 1], map.xyz[3 * row + 2]};
+  };
+  std::vector<std::size_t> order(map.num_points), place(map.num_points);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t a, std::size_t b) { return at(a) < at(b); });
+  std::vector<std::size_t> rows;  // of each place
+  for (std::size_t k = 0; k < order.size(); ++k) {
+    if (k == 0 || at(order[k]) != at(order[k - 1])) rows.push_back(0);
+    place[order[k]] = rows.size() - 1;
+    ++rows.back();
   }
-  std::sort(places.begin(), places.end());
-  return static_cast<std::size_t>(std::unique(places.begin(), places.end()) - places.begin());
+  std::vector<std::size_t> last(rows.size(), map.num_images);  // image that saw it last
+  std::vector<bool> together(rows.size());
+  for (std::size_t image = 0; image < map.num_images; ++image) {
+    for (auto k = map.indptr[image]; k < map.indptr[image + 1]; ++k) {
+      const std::size_t p = place[static_cast<std::size_t>(map.indices[static_cast<std::size_t>(k)])];
+      if (last[p] == image) together[p] = true;
+      last[p] = image;
+    }
+  }
+  std::size_t count = 0;
+  for (std::size_t p = 0; p < rows.size(); ++p) count += together[p] ? rows[p] : 1;
+  return count;
 }
 
 inline std::vector<std::pair<std::string, std::size_t>> group_bytes(const Map& map) {
