@@ -88,10 +88,12 @@ class Problem:
     def codec(self, conf: CompressConf, cells: "Cells") -> Codec:
         """The codec fitted on all points, from its file where it was fitted before."""
         words = "codec", self.name, conf.codec, conf.code_bytes, conf.granularity, conf.seed
-        path = cells.path(*words).with_suffix(".safetensors")
+        several = [conf.codes_per_point] if conf.codes_per_point > 1 else []
+        path = cells.path(*words, *several).with_suffix(".safetensors")
         if not path.is_file():
             reference, observations, _, _ = self.read()
-            fitted = Compressor(reference, observations, conf).fit(np.arange(reference.num_points))
+            compressor = Compressor(reference, observations, conf)
+            fitted = compressor.fit(np.arange(compressor.reference.num_points))
             write_bytes(path, codec_to_bytes(fitted))
         return read_codec(path)
 
