@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from sklearn.cluster import AgglomerativeClustering
 from synthetic import make_scene
 
-from hloc_dpqed import compress, evaluate, export, localize
+from hloc_dpqed import append, compress, evaluate, export, localize, merge, prune
 from hloc_dpqed.cli import main as cli
 from hloc_dpqed.compression.conf import CompressConf
 from hloc_dpqed.compression.engine import Compressor
@@ -246,6 +246,20 @@ def test_exported_tracks_are_those_of_the_model(arrays, tmp_path):
     write_map(path, compressed)
     export.main(path, tmp_path / "hloc")
     assert (tmp_path / "hloc" / "sfm" / "points3D.bin").is_file()
+
+
+def test_maps_with_several_codes_are_extended_and_merged(scene, arrays, tmp_path):
+    path, other = tmp_path / "map.dpqed", tmp_path / "other.dpqed"
+    common = {"codec": "sign", "codes_per_point": 1.4, "progress": False}
+    compress.main(scene.sfm, scene.features, path, **common)
+    made = read_map(path)
+    append.main(path, scene.sfm, scene.features, other, progress=False)
+    merge.main(path, path, tmp_path / "merged.dpqed")
+    for found in (read_map(other), read_map(tmp_path / "merged.dpqed")):
+        assert (found.num_points, found.num_places) == (280, 200)
+        assert found.visibility.num_observations == made.visibility.num_observations
+    prune.main(path, tmp_path / "few.dpqed", num_points=100)
+    assert read_map(tmp_path / "few.dpqed").num_points == 100
 
 
 @pytest.mark.parametrize("selector", ["kcover", "hybrid"])

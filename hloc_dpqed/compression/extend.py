@@ -7,7 +7,7 @@ import numpy as np
 from ..codecs import sharpens
 from ..errors import InputError
 from ..maps.compressed import CompressedMap, GlobalDescriptors
-from ..maps.join import Common, common_parts, distinct_cameras
+from ..maps.join import Common, also_seen, common_parts, distinct_cameras
 from ..maps.same_features import extractor_name, features_of
 from ..scene.reference import (
     Observations,
@@ -69,14 +69,15 @@ def extend_map(
     poses, cameras, lists = [], [], []
     for name in all_names:
         i, j = old.get(name), other.get(name)
-        rows = [] if i is None else [compressed.visibility[i].astype(np.int64)]
+        rows = np.zeros(0, np.int64) if i is None else compressed.visibility[i].astype(np.int64)
         if j is not None:
             found = new_row[reference.visibility[j]]
-            rows.append(found[found >= 0])
+            more = also_seen(rows, found[found >= 0], compressed.place_of_point)
+            rows = np.concatenate([rows, more])
         source, k = (reference, j) if i is None else (compressed, i)
         poses.append(source.cam_from_world[k])
         cameras.append(source.cameras[source.camera_index[k]])
-        lists.append(np.concatenate(rows))
+        lists.append(rows)
     distinct, camera_index = distinct_cameras(cameras)
 
     codes = _codes_of(added, new_row, compressed, observations, seed, progress)

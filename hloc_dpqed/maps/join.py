@@ -204,6 +204,7 @@ def merge_maps(a: CompressedMap, b: CompressedMap, names: str = "the maps") -> C
         new_row[j] = i
         if point_key(b, lengths[1], j) > point_key(a, lengths[0], i):
             xyz[i], codes[i], scores[i] = b.xyz[j], b.codes[j], b.scores[j]
+    xyz = xyz[a.place_of_point]  # of all codes of a point
     added = np.flatnonzero(new_row < 0)
     new_row[added] = a.num_points + np.arange(len(added))
     total = a.num_points + len(added)
@@ -214,13 +215,15 @@ def merge_maps(a: CompressedMap, b: CompressedMap, names: str = "the maps") -> C
     poses, cameras, lists = [], [], []
     for name in all_names:
         i, j = image_a.get(name), image_b.get(name)
-        seen = [] if i is None else [a.visibility[i].astype(np.int64)]
-        seen += [] if j is None else [new_row[b.visibility[j]]]
+        seen = np.zeros(0, np.int64) if i is None else a.visibility[i].astype(np.int64)
+        if j is not None:
+            more = new_row[b.visibility[j]]
+            seen = np.concatenate([seen, also_seen(seen, more, a.place_of_point)])
         sides = [(m, k) for m, k in ((a, i), (b, j)) if k is not None]
         m, k = max(sides, key=lambda side: _image_key(*side))
         poses.append(m.cam_from_world[k])
         cameras.append(m.cameras[m.camera_index[k]])
-        lists.append(np.concatenate(seen))
+        lists.append(seen)
     distinct, camera_index = distinct_cameras(cameras)
     return replace(
         a,
@@ -240,6 +243,20 @@ def merge_maps(a: CompressedMap, b: CompressedMap, names: str = "the maps") -> C
             "merged": sorted([a.metadata, b.metadata], key=repr),
         },
     )
+
+
+def also_seen(own: np.ndarray, more: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """The rows ``more`` that an image which sees the rows ``own`` sees too.
+
+    An image sees one row of a point with several codes: without those of which it sees another.
+
+    Args:
+        place: (P,) ``CompressedMap.place_of_point``; rows from P on are points of their own.
+    """
+    known = more < len(place)
+    other_look = np.zeros(len(more), bool)
+    other_look[known] = np.isin(place[more[known]], place[own])
+    return more[~other_look]
 
 
 def _image_key(m: CompressedMap, k: int) -> tuple:
