@@ -118,16 +118,21 @@ def _estimate_pose(
         if first is None:
             return None
         return _refine(*first, points2D, points3D, camera, options)
-    estimation = copy.deepcopy(options["estimation"])
-    estimation.setdefault("ransac", {}).setdefault("random_seed", seed)
     return pycolmap.estimate_and_refine_absolute_pose(
         points2D,
         points3D,
         camera,
-        estimation_options=estimation,
+        estimation_options=_seeded_estimation(options, seed),
         refinement_options=options["refinement"],
         return_covariance=True,
     )
+
+
+def _seeded_estimation(options: dict[str, Any], seed: int) -> Any:
+    """pycolmap's options of RANSAC, with a seed unless they have one."""
+    estimation = copy.deepcopy(options["estimation"])
+    estimation.setdefault("ransac", {}).setdefault("random_seed", seed)
+    return estimation
 
 
 def estimate_pose_best_first(
@@ -196,9 +201,9 @@ def ransac_pose(
     if estimator == "poselib":
         found = ransac_poselib(points2D, points3D, camera, options, seed)
         return None if found is None else (frame.pose_in_map(found[0]).matrix(), found[1])
-    estimation = copy.deepcopy(options["estimation"])
-    estimation.setdefault("ransac", {}).setdefault("random_seed", seed)
-    answer = pycolmap.estimate_absolute_pose(points2D, points3D, camera, estimation)
+    answer = pycolmap.estimate_absolute_pose(
+        points2D, points3D, camera, _seeded_estimation(options, seed)
+    )
     if answer is None:
         return None
     pose = frame.pose_in_map(answer["cam_from_world"]).matrix()

@@ -42,6 +42,22 @@ class SelectionProblem:
     def num_points(self) -> int:
         return self.visibility.num_points
 
+    def in_image(self, image: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where an image's points project, beside it and behind it too.
+
+        Returns:
+            (n, 2) float64 pixels in COLMAP's convention as shares of width and height, not a
+            number where there is none; and (n,) bool, in front of the camera.
+        """
+        points = self.visibility[image]
+        if len(points) == 0:
+            return np.zeros((0, 2)), np.zeros(0, bool)
+        pose = self.cam_from_world[image]
+        camera = self.cameras[self.camera_index[image]]
+        in_camera = self.xyz[points] @ pose[:, :3].T + pose[:, 3]
+        xy = np.asarray(camera.img_from_cam(in_camera), np.float64)
+        return xy / [camera.width, camera.height], in_camera[:, 2] > 0
+
     @cached_property
     def reliability(self) -> np.ndarray:
         """``statistics.reliability`` of this map, computed once: budgets are found by trial."""

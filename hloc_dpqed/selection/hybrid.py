@@ -211,14 +211,7 @@ def image_cells(problem: SelectionProblem) -> np.ndarray:
     visibility = problem.visibility
     out = np.zeros(visibility.num_observations, np.int64)
     for i in range(visibility.num_images):
-        points = visibility[i]
-        if len(points) == 0:
-            continue
-        pose = problem.cam_from_world[i]
-        camera = problem.cameras[problem.camera_index[i]]
-        in_camera = problem.xyz[points] @ pose[:, :3].T + pose[:, 3]
-        share = np.asarray(camera.img_from_cam(in_camera), np.float64)
-        share = np.nan_to_num(share / [camera.width, camera.height])  # not a number behind it
+        share = np.nan_to_num(problem.in_image(i)[0])
         column, row = np.clip(share * CELLS, 0, CELLS - 1).astype(np.int64).T
         out[visibility.indptr[i] : visibility.indptr[i + 1]] = (i * CELLS + row) * CELLS + column
     return out

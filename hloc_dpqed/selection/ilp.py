@@ -104,16 +104,10 @@ def grid_cells(problem: SelectionProblem, grid: int) -> np.ndarray:
     visibility = problem.visibility
     out = np.full(visibility.num_observations, -1, np.int64)
     for i in range(visibility.num_images if grid else 0):
-        points = visibility[i]
-        if len(points) == 0:
-            continue
-        pose = problem.cam_from_world[i]
-        camera = problem.cameras[problem.camera_index[i]]
-        in_camera = problem.xyz[points] @ pose[:, :3].T + pose[:, 3]
-        xy = np.asarray(camera.img_from_cam(in_camera), np.float64)
+        share, in_front = problem.in_image(i)
         with np.errstate(invalid="ignore"):
-            cell = np.floor(xy / [camera.width, camera.height] * grid)
-            inside = ((cell >= 0) & (cell < grid)).all(1) & (in_camera[:, 2] > 0)
+            cell = np.floor(share * grid)
+            inside = ((cell >= 0) & (cell < grid)).all(1) & in_front
         cell = np.where(inside[:, None], cell, 0).astype(np.int64)
         own = slice(visibility.indptr[i], visibility.indptr[i + 1])
         out[own] = np.where(inside, i * grid**2 + cell[:, 1] * grid + cell[:, 0], -1)
