@@ -1,6 +1,5 @@
 """Trials of plans on held-out images."""
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -113,33 +112,29 @@ class Trials:
         self.conf, self.work, self.matcher, self.shared = conf, work, matcher, shared
         self.share = self.held.reference.num_points / reference.num_points
         self.extent = scene_extent(self.held.reference.cam_from_world)
-        self._kept = keep_points(self.held.reference, self.held.observations, conf)
-        self._by_codes = {conf.codes_per_point: self._kept}
-
-    @functools.cached_property
-    def _kept_shared(self) -> KeptPoints:
-        """As ``compress`` selects points for a codec that it knows; for one code size for all."""
-        assert self.shared is not None
-        codec = self.shared.codec
-        if codec.name in HEADED:
-            codec = codec.head(min(SEEN_BYTES, codec.code_size))
-        conf = replace(self.conf, codec=codec.name)
-        return keep_points(
-            self.held.reference, self.held.observations, conf, lambda: codec, given=codec
-        )
+        self._by_codes: dict[tuple[bool, float], KeptPoints] = {}
 
     def kept(self, conf: CompressConf) -> KeptPoints:
-        if conf.shared:
-            kept = self._kept_shared
-        else:
-            codes = conf.codes_per_point
-            if codes not in self._by_codes:
-                own = replace(self.conf, codes_per_point=codes)
-                self._by_codes[codes] = keep_points(
-                    self.held.reference, self.held.observations, own
-                )
-            kept = self._by_codes[codes]
-        return kept.at(conf.xyz_pixels, conf.score_levels)
+        """The selections for a plan; one for all code sizes of a shared codec, which they see as
+        those of ``compress`` do."""
+        key = conf.shared, conf.codes_per_point
+        if key not in self._by_codes:
+            own = replace(self.conf, codes_per_point=conf.codes_per_point)
+            codec = None
+            if conf.shared:
+                assert self.shared is not None
+                codec = self.shared.codec
+                if codec.name in HEADED:
+                    codec = codec.head(min(SEEN_BYTES, codec.code_size))
+                own = replace(own, codec=codec.name)
+            self._by_codes[key] = keep_points(
+                self.held.reference,
+                self.held.observations,
+                own,
+                None if codec is None else lambda: codec,
+                given=codec,
+            )
+        return self._by_codes[key].at(conf.xyz_pixels, conf.score_levels)
 
     def run(self, plan: Plan, budget: int, scope: str) -> Outcome:
         """Fill the budget with points and localize the pseudo-queries.
@@ -198,6 +193,7 @@ class Trials:
         outcomes: list[Outcome] = []
         refused: list[InputError] = []
         tried: list[Plan] = []
+        start = [plan for plan in start if self._open(plan)]
         waiting = list(start)
         with tqdm(desc="Planning", disable=not self.work.progress) as bar:
             while waiting and len(tried) < max(most, len(start)):
@@ -213,7 +209,8 @@ class Trials:
                     # Those of the best; where all were tried, of the best of another codec.
                     waiting = []
                     seen: set[str] = set()
-                    for best in sorted(outcomes, key=_rank):
+                    climbed = best_first if start[0].shared else _by_score
+                    for best in climbed(outcomes):
                         if waiting or best.plan.codec in seen:
                             continue
                         seen.add(best.plan.codec)
@@ -221,6 +218,7 @@ class Trials:
                             p
                             for p in neighbours(best.plan)
                             if p not in tried
+                            and self._open(p)
                             and not self._leaves_more(p, best)
                             and not self._drops_more(p, best)
                         ]
@@ -234,10 +232,17 @@ class Trials:
             )
         return outcomes
 
+    def _open(self, plan: Plan) -> bool:
+        """Whether the plan leaves the codes of a point as they were asked for."""
+        settled = self.conf.granularity != "point" or self.conf.codes_per_point > 1
+        return not settled or plan.codes_per_point == 1
+
     def _drops_more(self, plan: Plan, best: Outcome) -> bool:
-        """Whether the plan would spend on precision where shared codes leave out points already."""
+        """Whether the plan would spend on further codes of a point, or on precision of points with
+        shared codes, where points are left out already."""
         missing = best.num_points < self.held.reference.num_points
-        return missing and plan.shared and plan.xyz_pixels < best.plan.xyz_pixels
+        finer = plan.shared and plan.xyz_pixels < best.plan.xyz_pixels
+        return missing and (finer or plan.codes_per_point > best.plan.codes_per_point)
 
     def _leaves_more(self, plan: Plan, best: Outcome) -> bool:
         """Whether the plan would only leave more of a budget that holds all points already."""
@@ -248,6 +253,7 @@ class Trials:
             and plan.options == kept.options
             and plan.code_bytes <= kept.code_bytes
             and plan.codec_part <= kept.codec_part
+            and plan.codes_per_point <= kept.codes_per_point
         )
 
 
@@ -263,20 +269,27 @@ def best_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
     Held-out images are few, and see a part of the map: where they cannot tell two plans apart, the
     one with more points has more for queries from elsewhere. Shared codes differ in nothing but
     their length, which trades points for matches: of these, and between them and the best of the
-    others, it is the plan with most correct matches; and so it is of several codes a point, which
-    are tried where all points fit, and one.
+    others, it is the plan with most correct matches; and so it is of several codes a point, where
+    they leave no more points out, and one.
     """
-    ranked = sorted(outcomes, key=_rank)
+    ranked = _by_score(outcomes)
     level = [o for o in ranked if o.score <= ranked[0].score + LEVEL]
-    fitted = [o for o in level if not o.plan.shared]
-    shared = [o for o in level if o.plan.shared]
-    if fitted:
-        simple = [o for o in fitted if o.plan.codes_per_point == 1] or fitted
+    found: list[Outcome] = []
+    for shared in (True, False):
+        own = [o for o in level if o.plan.shared == shared]
+        if not own:
+            continue
+        simple = [o for o in own if o.plan.codes_per_point == 1] or own
         most = max(simple, key=lambda outcome: outcome.num_points)  # the first of equals
-        several = [o for o in fitted if o.plan.codes_per_point > 1]
-        shared += [most, *(o for o in several if o.num_points >= most.num_points)]
-    best = max(shared, key=lambda outcome: outcome.correct)
+        found += simple if shared else [most]
+        several = [o for o in own if o.plan.codes_per_point > 1]
+        found += [o for o in several if o.num_points >= most.num_points]
+    best = max(found, key=lambda outcome: outcome.correct)
     return [best, *(o for o in ranked if o is not best)]
+
+
+def _by_score(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    return sorted(outcomes, key=_rank)
 
 
 def _rank(outcome: Outcome) -> tuple[float, int]:
