@@ -31,6 +31,7 @@ from .pseudo_queries import (
 MAX_PLANS = 12  # that are fitted for one budget
 TRIAL_STEPS = 150  # of a trial's training: enough to tell plans apart
 SEEN_BYTES = 4  # of the shared code that the selection of all its plans is made for
+ROW_BYTES = 2  # of a further code of a point beside it, about: the images that see it
 LEVEL = 0.03  # difference of scores that few held-out images cannot tell from none
 PLAN_SLACK = 0.01  # of the budget, that filling it for a trial may leave
 
@@ -47,6 +48,7 @@ class Outcome:
             infinite for failures.
         total_bytes: of the map file.
         correct: correct matches of a pseudo-query, on average.
+        whole_bytes: of the file of the full map with as large a share of its points, about.
     """
 
     plan: Plan
@@ -55,6 +57,7 @@ class Outcome:
     errors: np.ndarray
     total_bytes: int
     correct: float = 0.0
+    whole_bytes: int = 0
 
     def recall(self, translation: float, rotation: float) -> float:
         """Share of (pseudo-query, seed) with both errors strictly under the thresholds."""
@@ -160,7 +163,9 @@ class Trials:
             **given,
         )
         compressed, data = compressor.fit_budget(budget, scope, slack=PLAN_SLACK)
-        return self.measure(plan, compressed, len(data))
+        books = int(plan.codec_part * budget)
+        whole = books + round((len(data) - books) / self.share)
+        return replace(self.measure(plan, compressed, len(data)), whole_bytes=whole)
 
     def measure(self, plan: Plan, compressed: CompressedMap, size: int) -> Outcome:
         """Localize the pseudo-queries in a map of the held-out scene."""
@@ -209,8 +214,10 @@ class Trials:
                     # Those of the best; where all were tried, of the best of another codec.
                     waiting = []
                     seen: set[str] = set()
-                    climbed = best_first if start[0].shared else _by_score
-                    for best in climbed(outcomes):
+                    ranked = _by_score(outcomes)
+                    if start[0].shared:
+                        ranked = best_first(outcomes, budget if scope == "total" else None)
+                    for best in ranked:
                         if waiting or best.plan.codec in seen:
                             continue
                         seen.add(best.plan.codec)
@@ -220,11 +227,11 @@ class Trials:
                             if p not in tried
                             and self._open(p)
                             and not self._leaves_more(p, best)
-                            and not self._drops_more(p, best)
+                            and not self._drops_more(p, best, budget, scope)
                         ]
         if not outcomes:
             raise least_refused(refused)
-        outcomes = best_first(outcomes)
+        outcomes = best_first(outcomes, budget if scope == "total" else None)
         for outcome in outcomes:
             logger.info(
                 f"plan {outcome.plan}: {outcome.num_points} points, {outcome.total_bytes} bytes, "
@@ -237,12 +244,17 @@ class Trials:
         settled = self.conf.granularity != "point" or self.conf.codes_per_point > 1
         return not settled or plan.codes_per_point == 1
 
-    def _drops_more(self, plan: Plan, best: Outcome) -> bool:
+    def _drops_more(self, plan: Plan, best: Outcome, budget: int, scope: str) -> bool:
         """Whether the plan would spend on further codes of a point, or on precision of points with
-        shared codes, where points are left out already."""
+        shared codes, what points need that are left out, here or in the whole map."""
         missing = best.num_points < self.held.reference.num_points
-        finer = plan.shared and plan.xyz_pixels < best.plan.xyz_pixels
-        return missing and (finer or plan.codes_per_point > best.plan.codes_per_point)
+        if missing and plan.shared and plan.xyz_pixels < best.plan.xyz_pixels:
+            return True
+        further = (plan.codes_per_point - best.plan.codes_per_point) * best.num_points
+        if further <= 0:
+            return False
+        added = further * (plan.code_bytes + ROW_BYTES) / self.share
+        return missing or (scope == "total" and best.whole_bytes + added > budget)
 
     def _leaves_more(self, plan: Plan, best: Outcome) -> bool:
         """Whether the plan would only leave more of a budget that holds all points already."""
@@ -263,7 +275,7 @@ def least_refused(errors: Sequence[InputError]) -> InputError:
     return min(too_large, key=lambda error: error.smallest, default=errors[-1])
 
 
-def best_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def best_first(outcomes: Sequence[Outcome], budget: int | None = None) -> list[Outcome]:
     """The best score first; before it, of those level with it, the one that keeps most points.
 
     Held-out images are few, and see a part of the map: where they cannot tell two plans apart, the
@@ -271,6 +283,9 @@ def best_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
     their length, which trades points for matches: of these, and between them and the best of the
     others, it is the plan with most correct matches; and so it is of several codes a point, where
     they leave no more points out, and one.
+
+    Args:
+        budget: bytes of the whole file, within which the full map should be.
     """
     ranked = _by_score(outcomes)
     level = [o for o in ranked if o.score <= ranked[0].score + LEVEL]
@@ -283,7 +298,12 @@ def best_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
         most = max(simple, key=lambda outcome: outcome.num_points)  # the first of equals
         found += simple if shared else [most]
         several = [o for o in own if o.plan.codes_per_point > 1]
-        found += [o for o in several if o.num_points >= most.num_points]
+        found += [
+            o
+            for o in several
+            if o.num_points >= most.num_points
+            and (budget is None or o.whole_bytes <= max(budget, most.whole_bytes))
+        ]
     best = max(found, key=lambda outcome: outcome.correct)
     return [best, *(o for o in ranked if o is not best)]
 
