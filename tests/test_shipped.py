@@ -32,7 +32,7 @@ from hloc_dpqed.scene.reference import Observations, normalise_rows
 # of today must read the same for ever.
 GOLDEN = json.loads((PRETRAINED.parents[2] / "tests" / "data" / "shipped_codecs.json").read_text())
 FILES = {p.name: p for p in PRETRAINED.glob("*.safetensors")}
-OF_128 = ("aliked", "sift")
+OF_128 = ("aliked", "disk", "sift")
 
 
 def golden_codes(size: int) -> np.ndarray:
