@@ -107,8 +107,8 @@ class NestedCodec(Codec):
         """Residual k-means on the observations, put in order, then fitted to its own codes.
 
         The basis is the principal axes, not centred: the first is near the mean of all
-        descriptors. Where it holds much of their energy, as of DISK's a quarter, it outweighs in
-        the codes what tells descriptors apart, and ``first_axis`` makes it less.
+        descriptors. DISK's holds a quarter of their energy and outweighs in the codes what tells
+        them apart; ``first_axis`` makes it less. SIFT's codes lose by that (docs/codecs.md).
 
         Args:
             bits: of each index; by default 8 of each.
