@@ -1,6 +1,7 @@
 """Codes of which every head is a code, against the definition and an exhaustive search."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hloc_dpqed.codecs import fit_codec
 from hloc_dpqed.codecs.file import codec_hash
 from hloc_dpqed.codecs.nested import NestedCodec
 from hloc_dpqed.errors import InputError
+from hloc_dpqed.scene.reference import normalise_rows
 from hloc_dpqed.training.nested import Search, least, refit_codebooks
 from hloc_dpqed.training.tree import used_bits
 
@@ -63,6 +65,25 @@ def test_longer_codes_are_nearer(codec, observations):
         assert part.code_size == size and part.whole().code_size == 4
         near.append(float((part.decode(part.encode(x)) * x).sum(1).mean()))
     assert near == sorted(near)
+
+
+def test_a_smaller_first_axis_is_less_of_what_is_decoded():
+    """Descriptors with much in common, and codes that recover all: its factor comes in twice."""
+    rng = np.random.default_rng(0)
+    x = normalise_rows(1.5 * np.eye(4)[0] + rng.standard_normal((200, 4)) / 4).astype(np.float16)
+    observations = replace(make_observations(100, 2, dim=4), descriptors=x)
+    for first_axis in (1.0, 0.5):
+        options = {"bits": [8, 8], "first_axis": first_axis}
+        codec = fit_codec("nested", observations, 2, seed=0, **options)
+        axes = np.linalg.eigh(x.T.astype(float) @ x)[1][:, ::-1]
+        recovered = x.astype(float) @ axes
+        recovered[:, 0] *= first_axis**2
+        expected = normalise_rows(recovered @ axes.T)
+        decoded = codec.decode(codec.encode(x.astype(np.float32)))
+        assert np.mean((decoded * expected).sum(1)) > 0.99
+    for wrong in (0.0, -1.0, 1.5):
+        with pytest.raises(InputError, match="expected 0 to 1, not 0"):
+            fit_codec("nested", observations, 2, bits=[8, 8], first_axis=wrong)
 
 
 def test_a_head_of_a_code_is_a_code(codec, observations):
