@@ -87,6 +87,7 @@ class DRQEDCodec(Codec):
         codec_budget_bytes: int | None = None,
         latent: int | None = None,
         bits: list[int] | None = None,
+        used_bits: int | None = None,
         temperature: float = 0.03,
         both_ways: bool = True,
         reconstruction_weight: float | None = None,
@@ -111,6 +112,8 @@ class DRQEDCodec(Codec):
                 float16 codebooks of ``code_bytes`` x 256 centroids of D dimensions.
             latent, bits: dimension L of the centroids, and bits of each index; by default what
                 ``plan_codebooks`` makes of the budget.
+            used_bits: of the ``code_bytes``, such as 12 of two: the others are zero, which the map
+                file's entropy coder stores in nothing.
             temperature: of the softmax over cosine similarities.
             both_ways: ask each key for its anchor too, as mutual nearest neighbours do.
             reconstruction_weight: of the squared error to the point's target; by default an
@@ -153,7 +156,12 @@ class DRQEDCodec(Codec):
             seed=seed,
             bits=bits,
             latent=latent,
+            used_bits=used_bits,
         )
+        bits = list(plan.bits)
+        if sum(bits) < 8 * code_bytes:  # an index that is always 0 fills the last byte
+            bits.append(8 * code_bytes - sum(bits))
+            plan.books.append(np.zeros((1, plan.latent), np.float32))
         num_centroids(len(rows), max(plan.bits), cls.name)  # warns where there are fewer
         sizes = [len(book) for book in plan.books]
         module = DRQEDModule(plan.books, plan.basis).to(device)
@@ -192,8 +200,8 @@ class DRQEDCodec(Codec):
                 both_ways,
                 None if alike is None else torch.from_numpy(alike).to(device),
             )
-            bits = sum(rate_loss(book)["total"].sum() for book in module.books)
-            rate = bits / (8 * plan.budget)
+            size = sum(rate_loss(book)["total"].sum() for book in module.books)
+            rate = size / (8 * plan.budget)
             return match["total"].mean() + reconstruction_weight * error + rate_weight * rate
 
         minimise(
@@ -211,7 +219,7 @@ class DRQEDCodec(Codec):
             {
                 "dim": observations.dim,
                 "code_size": code_bytes,
-                "bits": list(plan.bits),
+                "bits": bits,
                 "sizes": sizes,
                 "reencode": reencode,
             },
@@ -256,6 +264,10 @@ class DRQEDCodec(Codec):
             lambda codes: torch.from_numpy(self._decode_indices(codes)),
         )
         return pack_bits(indices, self.bits)
+
+    def indices(self, codes: np.ndarray) -> np.ndarray:
+        """The centroid of each codebook that codes name: (N, code_size) uint8 to (N, M) int64."""
+        return np.minimum(unpack_bits(codes, self.bits), self._last)
 
     def _decode_indices(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """(N, M) int64 to (N, D) float32 (``out``), L2-normalised; past the end is the last."""

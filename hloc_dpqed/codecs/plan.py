@@ -35,6 +35,11 @@ class CodebookPlan:
     basis: np.ndarray = field(repr=False, compare=False)
 
 
+def default_budget(code_bytes: int, dim: int) -> int:
+    """Bytes of a codec that none were given for: those of float16 codebooks of 8-bit indices."""
+    return code_bytes * 256 * dim * 2
+
+
 def planned_bytes(bits: tuple[int, ...], latent: int, dim: int, step: float) -> int:
     """About what the stored codec takes with entries of ``step``, in their root mean squares."""
     rows = sum(1 << b for b in bits)
@@ -68,6 +73,7 @@ def plan_codebooks(
     seed: int = 0,
     bits: list[int] | None = None,
     latent: int | None = None,
+    used_bits: int | None = None,
 ) -> CodebookPlan:
     """The largest codebooks that fit the codec's byte budget.
 
@@ -82,18 +88,25 @@ def plan_codebooks(
         budget: bytes of the stored codec; by default those of float16 codebooks of 8-bit indices.
         seed: of the codebooks.
         bits, latent: given instead of planned.
+        used_bits: of the ``code_bytes``, all by default.
 
     Raises:
-        InputError: ``code_bytes`` is below 1, ``bits`` do not fill it, or the budget holds nothing.
+        InputError: ``code_bytes`` is below 1, ``bits`` or ``used_bits`` do not fill it, or the
+            budget holds nothing.
     """
     dim = rows.shape[1]
     if code_bytes < 1:
         raise InputError(f"--code_bytes {code_bytes}: drqed needs at least 1")
-    total = 8 * code_bytes
+    total = 8 * code_bytes if used_bits is None else used_bits
+    if not 8 * (code_bytes - 1) < total <= 8 * code_bytes:
+        raise InputError(
+            f"codec drqed: used_bits {used_bits}: expected {8 * code_bytes - 7} to "
+            f"{8 * code_bytes} with --code_bytes {code_bytes}"
+        )
     if bits is not None and (sum(bits) != total or not all(1 <= b <= 16 for b in bits)):
         raise InputError(f"codec drqed: bits {list(bits)} do not add up to {total}")
     if budget is None:
-        budget = code_bytes * 256 * dim * 2
+        budget = default_budget(code_bytes, dim)
     choices = [tuple(bits or ())]
     if bits is None:
         widest = int(np.log2(max(len(rows) / POINTS_PER_CENTROID, 2)))

@@ -31,6 +31,8 @@ class CompressConf:
         code_targets: what a point's code should decode to: the 'mean' of its observations, or that
             mean 'sharpened' against the other points (``training.sharpen``); None leaves it to the
             codec. Codes for each observation have no target.
+        tuned_for: the learned matcher whose network the fitted codec is tuned for
+            (``matching.tuning``), None for nearest neighbours.
         shared: the codec is one of a file of its own (``Source.shared``), and none is fitted.
     """
 
@@ -47,6 +49,7 @@ class CompressConf:
     codec_train: str = "kept"
     code_targets: str | None = None
     codes_per_point: float = 1.0
+    tuned_for: str | None = None
     shared: bool = False
 
     @property
@@ -63,11 +66,13 @@ class Work:
         device: torch device of the codecs that train.
         progress: show progress bars.
         resume: folder where interrupted fits continue, see ``fit_codec``.
+        matcher_weights: of the matcher that codecs are tuned for.
     """
 
     device: str = "cpu"
     progress: bool = False
     resume: Path | None = None
+    matcher_weights: Path | None = None
 
 
 DEFAULT_WORK = Work()

@@ -269,17 +269,22 @@ def lightglue_matcher(net: torch.nn.Module, device: str = "cpu") -> PairMatcher:
 def load_fast_lightglue(
     name: str, weights: Path | None = None, device: str = "cpu"
 ) -> FastLightGlue:
-    """The network of one of ``FAST_FEATURES``, with bfloat16 products where the processor has them.
+    """The network of a ``+lightglue`` matcher, or of its ``-fast`` variant.
+
+    Its products are in bfloat16 where the processor has them.
 
     Raises:
         InputError: see ``load_matcher``; or the device is not the processor.
     """
+    features = (LIGHTGLUE_FEATURES | FAST_FEATURES).get(name)
+    if features is None:
+        raise InputError(f"--matcher {name}: not one of {', '.join(LIGHTGLUE_FEATURES)}")
     if torch.device(device).type != "cpu":
         raise InputError(
             f"--matcher {name} runs on the processor, not on {device}: pass --device cpu, or "
             f"--matcher {name.removesuffix('-fast')}"
         )
-    net = kornia_lightglue(FAST_FEATURES[name], weights).eval()
+    net = kornia_lightglue(features, weights).eval()
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return FastLightGlue(net, torch.bfloat16 if native and native() else torch.float32)
 
