@@ -151,7 +151,7 @@ def main(
     check_matcher(matcher, matcher_weights)
     if tune:
         check_tuned(conf, planning)
-    if matcher != "NN-mutual":
+    if matcher != "NN-mutual" and planning:
         asked["matcher"] = matcher
     trial_matcher = TrialMatcher(matcher, matcher_weights)
     check_output(output)
@@ -330,7 +330,7 @@ def check_arguments(
     if conf.codes_per_point > 1 and conf.granularity != "point":
         raise InputError("--codes_per_point: with --granularity observation each has one already")
     check_code_bytes(conf.codec, conf.code_bytes)
-    check_codec_options(conf.codec, conf.codec_options)
+    check_codec_options(conf.codec, conf.codec_options, conf.tuned_for is not None)
     check_selector_options(conf.selector, conf.selector_options)
     check_seed(conf.seed)
     if sum(value is not None for value in (budget, target_recall, num_points, fraction)) > 1:

@@ -135,7 +135,7 @@ class DRQEDCodec(Codec):
         from ..training.loop import minimise
         from ..training.losses import contrastive_loss, rate_loss, reconstruction_loss
         from .drqed_module import DRQEDModule
-        from .plan import plan_codebooks
+        from .plan import filled, plan_codebooks
 
         if len(observations) == 0:
             raise InputError("the map has no observation to fit a codec on")
@@ -158,10 +158,7 @@ class DRQEDCodec(Codec):
             latent=latent,
             used_bits=used_bits,
         )
-        bits = list(plan.bits)
-        if sum(bits) < 8 * code_bytes:  # an index that is always 0 fills the last byte
-            bits.append(8 * code_bytes - sum(bits))
-            plan.books.append(np.zeros((1, plan.latent), np.float32))
+        plan = filled(plan, code_bytes)
         num_centroids(len(rows), max(plan.bits), cls.name)  # warns where there are fewer
         sizes = [len(book) for book in plan.books]
         module = DRQEDModule(plan.books, plan.basis).to(device)
@@ -219,7 +216,7 @@ class DRQEDCodec(Codec):
             {
                 "dim": observations.dim,
                 "code_size": code_bytes,
-                "bits": bits,
+                "bits": list(plan.bits),
                 "sizes": sizes,
                 "reencode": reencode,
             },
@@ -264,10 +261,6 @@ class DRQEDCodec(Codec):
             lambda codes: torch.from_numpy(self._decode_indices(codes)),
         )
         return pack_bits(indices, self.bits)
-
-    def indices(self, codes: np.ndarray) -> np.ndarray:
-        """The centroid of each codebook that codes name: (N, code_size) uint8 to (N, M) int64."""
-        return np.minimum(unpack_bits(codes, self.bits), self._last)
 
     def _decode_indices(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """(N, M) int64 to (N, D) float32 (``out``), L2-normalised; past the end is the last."""

@@ -1,6 +1,6 @@
 """How drqed spends its bytes: number and size of codebooks, their dimension, the decoder. Ours."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -33,11 +33,6 @@ class CodebookPlan:
     budget: int
     books: list[np.ndarray] = field(repr=False, compare=False)
     basis: np.ndarray = field(repr=False, compare=False)
-
-
-def default_budget(code_bytes: int, dim: int) -> int:
-    """Bytes of a codec that none were given for: those of float16 codebooks of 8-bit indices."""
-    return code_bytes * 256 * dim * 2
 
 
 def planned_bytes(bits: tuple[int, ...], latent: int, dim: int, step: float) -> int:
@@ -106,7 +101,7 @@ def plan_codebooks(
     if bits is not None and (sum(bits) != total or not all(1 <= b <= 16 for b in bits)):
         raise InputError(f"codec drqed: bits {list(bits)} do not add up to {total}")
     if budget is None:
-        budget = default_budget(code_bytes, dim)
+        budget = code_bytes * 256 * dim * 2
     choices = [tuple(bits or ())]
     if bits is None:
         widest = int(np.log2(max(len(rows) / POINTS_PER_CENTROID, 2)))
@@ -148,6 +143,19 @@ def plan_codebooks(
                     np.ascontiguousarray(basis[:, :dims]),
                 )
     raise InputError(f"codec drqed: no codec of {dim} dimensions fits {budget} bytes")
+
+
+def filled(plan: CodebookPlan, code_bytes: int) -> CodebookPlan:
+    """The plan with an index that is always 0 for the bits of the last byte that it leaves.
+
+    Its codebook has one centroid, of zeros to begin with. The map file's entropy coder stores bits
+    that are always zero in nothing.
+    """
+    rest = 8 * code_bytes - sum(plan.bits)
+    if rest == 0:
+        return plan
+    empty = np.zeros((1, plan.latent), np.float32)
+    return replace(plan, bits=(*plan.bits, rest), books=[*plan.books, empty])
 
 
 def _least(missing: np.ndarray, share: float) -> int:

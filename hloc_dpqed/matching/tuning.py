@@ -6,29 +6,33 @@ that is the network itself says best. Images of the map stand for queries.
 """
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..codecs.base import project
 from ..codecs.drqed import DRQEDCodec
 from ..codecs.drqed_module import DRQEDModule
+from ..codecs.packing import pack_bits
+from ..codecs.plan import CodebookPlan, filled, plan_codebooks
 from ..codecs.shrink import shrink
 from ..errors import InputError
 from ..scene.projection import project_points
-from ..scene.reference import Observations, ReferenceMap
+from ..scene.reference import Observations, ReferenceMap, target_descriptors
 from ..threads import single_threaded
 from ..training.batches import Tracks
+from ..training.beam import beam_search
+from ..training.kmeans import residual_codebooks
 from ..training.loop import minimise
 from .lightglue import FastLightGlue, LogAssignment
 
-STEPS = 400
-RATE = 3e-3  # of Adam's first step
-KEYPOINTS = 512  # of an image in a batch
 MATCHED = 0.6  # of the keypoints of the image that stands for a query, at most
 LEAST_COMMON = 30  # points that a pair of images shares
 UNMATCHED = 0.3  # weight of the keypoints without a match
+BEAM, ENCODE_ROWS = 16, 256  # of the search for codes
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class PairSampler:
         reference: ReferenceMap,
         observations: Observations,
         kept: np.ndarray,
-        keypoints: int = KEYPOINTS,
+        keypoints: int,
     ):
         self.reference, self.observations, self.keypoints = reference, observations, keypoints
         self.tracks = Tracks.from_observations(observations)
@@ -96,13 +100,22 @@ class PairSampler:
         return np.flatnonzero(counts >= LEAST_COMMON)
 
     def draw(self, rng: np.random.Generator) -> Pair:
-        """A pair at random."""
-        reference, limit = self.reference, self.keypoints
-        partners = np.zeros(0, np.int64)
-        while len(partners) == 0:
-            first = int(rng.integers(reference.num_images))
+        """A pair at random, with at least one match.
+
+        Raises:
+            InputError: none is found.
+        """
+        for _ in range(1000):
+            first = int(rng.integers(self.reference.num_images))
             partners = self._partners(first)
-        second = int(rng.choice(partners))
+            if len(partners):
+                pair = self._pair(rng, first, int(rng.choice(partners)))
+                if len(pair.matches):
+                    return pair
+        raise InputError("--tune: images that share points do not see them where they project to")
+
+    def _pair(self, rng: np.random.Generator, first: int, second: int) -> Pair:
+        reference, limit = self.reference, self.keypoints
         points, keypoints = self._seen(second)
         if len(points) > limit:
             rows = np.sort(rng.permutation(len(points))[:limit])
@@ -113,7 +126,7 @@ class PairSampler:
         place[self.places[points]] = np.arange(len(points))
         column = place[self.places[seen]]
         shared = column >= 0
-        matched = rng.permutation(np.flatnonzero(shared))[: int(MATCHED * limit)]
+        matched = rng.permutation(np.flatnonzero(shared))[: math.ceil(MATCHED * limit)]
         others = rng.permutation(np.flatnonzero(~shared))[: limit - len(matched)]
         rows = np.sort(np.concatenate([matched, others]))
         matches = np.stack([np.flatnonzero(shared[rows]), column[rows][shared[rows]]], 1)
@@ -157,74 +170,123 @@ def matching_loss(answer: LogAssignment, matches: torch.Tensor) -> torch.Tensor:
     return loss
 
 
+def start(
+    aims: np.ndarray, rows: np.ndarray, network: FastLightGlue, plan: CodebookPlan, seed: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Codes that are near in the network's eyes, and codebooks that decode them.
+
+    Distances are those after the network's first, linear layer, which gives weight to what its
+    training found to tell points apart.
+
+    Args:
+        aims: (P, D) float32, what the codes of all points should decode to.
+        rows: (k,) int64, points that the codebooks are for.
+        network: whose.
+        plan: sizes and basis.
+        seed: of k-means.
+
+    Returns:
+        (P, M) int64 indices, and a (K_m, L) float32 for each codebook, on the plan's basis.
+    """
+    seen = project(aims, network.net.input_proj.weight.detach().numpy().T)
+    sizes = [len(book) for book in plan.books]
+    books = [torch.from_numpy(b) for b in residual_codebooks(seen[rows], sizes, seed)]
+    parts = torch.from_numpy(seen).split(ENCODE_ROWS)
+    indices = torch.cat([beam_search(part, books, BEAM)[1][:, 0] for part in parts]).numpy()
+    left = project(aims[rows], plan.basis)
+    found = []
+    for index, size in zip(indices[rows].T, sizes, strict=True):
+        total = np.zeros((size, left.shape[1]), np.float32)
+        np.add.at(total, index, left)
+        found.append(total / np.maximum(np.bincount(index, minlength=size), 1)[:, None])
+        left = left - found[-1][index]
+    return indices, [book.astype(np.float32) for book in found]
+
+
 def tuned_codec(
-    codec: DRQEDCodec,
-    codes: np.ndarray,
     network: FastLightGlue,
     reference: ReferenceMap,
     observations: Observations,
     kept: np.ndarray,
-    budget: int,
+    code_bytes: int,
     *,
     seed: int = 0,
-    steps: int = STEPS,
-    learning_rate: float = RATE,
-    keypoints: int = KEYPOINTS,
+    codec_budget_bytes: int | None = None,
+    latent: int | None = None,
+    bits: list[int] | None = None,
+    used_bits: int | None = None,
+    steps: int = 400,
+    learning_rate: float = 3e-3,
+    keypoints: int = 512,
     progress: bool = False,
-) -> DRQEDCodec:
-    """The codec whose codes the network matches best, the points' codes as they are.
+) -> tuple[DRQEDCodec, np.ndarray]:
+    """A ``drqed`` codec whose codes the network matches well, and the codes.
 
     Each step draws two images that share points. The network matches keypoints of the first, as
     they were observed, with points of the second, as a map shows them: projected, and with the
     descriptors that their codes decode to. What the network answers after every second layer is
-    held to the tracks, and the gradient moves centroids and basis.
+    held to the tracks, and the gradient moves centroids and basis. The codes stay as they began.
 
     Args:
-        codec: where to start.
-        codes: (P, code_size) uint8 of all points.
         network: for the features of the observations; it stays as it is.
         reference, observations: the map.
         kept: (k,) int64, points of the compressed map, increasing.
-        budget: bytes of the tuned codec.
-        seed: of the pairs.
+        code_bytes, codec_budget_bytes, latent, bits, used_bits: as of ``drqed``.
+        seed: of k-means and of the pairs.
         steps, learning_rate: of Adam, with cosine decay.
         keypoints: of each image in a step, at most.
 
+    Returns:
+        The codec as it will be stored, and the codes of all points, (P, code_bytes) uint8.
+
     Raises:
-        InputError: no two images share enough points.
+        InputError: no two images share enough points; or the code size is not possible.
     """
     for weight in network.net.parameters():
         weight.requires_grad_(False)
-    sampler = PairSampler(reference, observations, kept, keypoints)
-    module = DRQEDModule([book.copy() for book in codec.codebooks], codec.basis.copy())
-    indices = torch.from_numpy(codec.indices(codes))
-    layers = range(network.num_layers - 1, 0, -2)
-
-    def loss_of_step(step: int) -> torch.Tensor:
-        # A generator of its own for each step, as drqed's training has.
-        pair = sampler.draw(np.random.default_rng((seed, step, 3)))
-        seen = pair.observed
-        first = int(observations.image_index[seen[0]])
-        query = network.tokens(
-            torch.from_numpy(observations.keypoints[seen]),
-            torch.from_numpy(observations.descriptors[seen].astype(np.float32)),
-            sampler.size(first),
-        )
-        image = network.first_tokens(
-            torch.from_numpy(pair.keypoints),
-            module(indices[torch.from_numpy(pair.points)]),
-            sampler.size(pair.image),
-        )
-        matches = torch.from_numpy(pair.matches)
-        answers = network.log_assignments(query, image, layers)
-        # Deeper answers count more, as they are the ones that are given.
-        weighted = [
-            (layer + 1) * matching_loss(answer, matches)
-            for layer, answer in zip(sorted(layers), answers, strict=True)
-        ]
-        return torch.stack(weighted).sum() / sum(layer + 1 for layer in layers)
-
     with single_threaded():
+        sampler = PairSampler(reference, observations, kept, keypoints)
+        aims = target_descriptors(observations)
+        plan = filled(
+            plan_codebooks(
+                aims[kept],
+                code_bytes,
+                codec_budget_bytes,
+                seed=seed,
+                bits=bits,
+                latent=latent,
+                used_bits=used_bits,
+            ),
+            code_bytes,
+        )
+        codes, books = start(aims, kept, network, plan, seed)
+        module = DRQEDModule(books, plan.basis)
+        indices = torch.from_numpy(codes)
+        layers = range(network.num_layers - 1, 0, -2)
+
+        def loss_of_step(step: int) -> torch.Tensor:
+            # A generator of its own for each step, as drqed's training has.
+            pair = sampler.draw(np.random.default_rng((seed, step, 3)))
+            seen = pair.observed
+            query = network.tokens(
+                torch.from_numpy(observations.keypoints[seen]),
+                torch.from_numpy(observations.descriptors[seen].astype(np.float32)),
+                sampler.size(int(observations.image_index[seen[0]])),
+            )
+            image = network.first_tokens(
+                torch.from_numpy(pair.keypoints),
+                module(indices[torch.from_numpy(pair.points)]),
+                sampler.size(pair.image),
+            )
+            matches = torch.from_numpy(pair.matches)
+            answers = network.log_assignments(query, image, layers)
+            # Deeper answers count more, as they are the ones that are given.
+            weighted = [
+                (layer + 1) * matching_loss(answer, matches)
+                for layer, answer in zip(sorted(layers), answers, strict=True)
+            ]
+            return torch.stack(weighted).sum() / sum(layer + 1 for layer in layers)
+
         minimise(
             module.parameters(),
             loss_of_step,
@@ -233,5 +295,14 @@ def tuned_codec(
             progress=progress,
             description="tune",
         )
-        arrays = shrink(module.parameters_as_arrays(), budget)
-    return DRQEDCodec.from_tensors(arrays, codec.config())
+        codec = DRQEDCodec.from_tensors(
+            shrink(module.parameters_as_arrays(), plan.budget),
+            {
+                "dim": observations.dim,
+                "code_size": code_bytes,
+                "bits": list(plan.bits),
+                "sizes": [len(book) for book in plan.books],
+                "reencode": False,
+            },
+        )
+    return codec, pack_bits(codes, list(plan.bits))
