@@ -177,7 +177,7 @@ def test_compress_tunes_and_stores_the_codes(scene, tmp_path, monkeypatch):
     ]
     np.testing.assert_array_equal(maps[0].codes, maps[1].codes)
     assert (maps[0].codec.codebooks[0] != maps[1].codec.codebooks[0]).any()
-    assert maps[0].metadata["made"]["conf"]["tuned_for"] == "aliked+lightglue"
+    assert maps[0].metadata["conf"]["tuned_for"] == "aliked+lightglue"
     assert maps[0].codec.bits == [6, 6, 4] and (maps[0].codes[:, 1] < 16).all()
 
 

@@ -75,9 +75,8 @@ class PairSampler:
         self.reference, self.observations, self.keypoints = reference, observations, keypoints
         self.tracks = Tracks.from_observations(observations)
         # An image sees one of a point's codes, and is right with another image's.
-        self.places = observations.places
-        if self.places is None:
-            self.places = np.arange(observations.num_points)
+        places = observations.places
+        self.places = np.arange(observations.num_points) if places is None else places
         self.is_kept = np.zeros(observations.num_points, bool)
         self.is_kept[kept] = True
         if not any(len(self._partners(i)) for i in range(reference.num_images)):
