@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from synthetic import make_scene
+from random_matchers import lightglue_state
+from synthetic import compressed_scene, make_scene
 
 from hloc_dpqed import compress
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.model import read_observations, read_reference
+from hloc_dpqed.localization import Localizer
 from hloc_dpqed.mapfile import read_map
 from hloc_dpqed.matching import tuning
+from hloc_dpqed.matching.learned import load_fast_lightglue
 from hloc_dpqed.matching.lightglue import FastLightGlue, LogAssignment
 from hloc_dpqed.scene.reference import mean_descriptors
 
@@ -198,3 +201,28 @@ def test_what_cannot_be_tuned_is_refused(scene, tmp_path, options, line):
     with pytest.raises(InputError, match=line):
         compress.main(made.sfm, made.features, tmp_path / "map.dpqed", **options)
     assert not (tmp_path / "map.dpqed").exists()
+
+
+@pytest.mark.parametrize("code_bytes, prune", [(1, False), (2, True)])
+def test_points_of_short_codes_are_not_pruned(tmp_path, monkeypatch, code_bytes, prune):
+    made = make_scene(tmp_path, num_points=300, dim=128)
+    stored = compressed_scene(made, code_bytes=code_bytes)
+    asked = []
+
+    def load(name, weights, device, prune):
+        asked.append(prune)
+        return lambda *_: np.zeros((0, 2), np.int64)
+
+    monkeypatch.setattr("hloc_dpqed.matching.learned.load_matcher", load)
+    Localizer(stored, "aliked+lightglue")
+    assert asked == [prune]
+
+
+def test_a_network_that_does_not_prune(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(lightglue_state(128), path)
+    kept, all_of_them = (
+        load_fast_lightglue("disk+lightglue", path, prune=p) for p in (True, False)
+    )
+    assert kept.width_confidence > 0 > all_of_them.width_confidence
+    assert kept.depth_confidence == all_of_them.depth_confidence > 0
