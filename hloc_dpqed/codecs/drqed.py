@@ -109,7 +109,7 @@ class DRQEDCodec(Codec):
 
         Args:
             codec_budget_bytes: bytes that codebooks and decoder may take; by default those of
-                float16 codebooks of ``code_bytes`` x 256 centroids of D dimensions.
+                float16 codebooks of 256 centroids of D dimensions for each byte that is used.
             latent, bits: dimension L of the centroids, and bits of each index; by default what
                 ``plan_codebooks`` makes of the budget.
             used_bits: of the ``code_bytes``, such as 12 of two: the others are zero, which the map

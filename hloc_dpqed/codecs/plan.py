@@ -101,7 +101,7 @@ def plan_codebooks(
     if bits is not None and (sum(bits) != total or not all(1 <= b <= 16 for b in bits)):
         raise InputError(f"codec drqed: bits {list(bits)} do not add up to {total}")
     if budget is None:
-        budget = code_bytes * 256 * dim * 2
+        budget = total * 32 * dim * 2
     choices = [tuple(bits or ())]
     if bits is None:
         widest = int(np.log2(max(len(rows) / POINTS_PER_CENTROID, 2)))

@@ -30,7 +30,7 @@ class CompressConf:
             give one to each of a point's appearances (``scene.appearances``).
         code_targets: what a point's code should decode to: the 'mean' of its observations, or that
             mean 'sharpened' against the other points (``training.sharpen``); None leaves it to the
-            codec. Codes for each observation have no target.
+            codec, and is 'mean' for tuned ones. Codes for each observation have no target.
         tuned_for: the learned matcher whose network the fitted codec is tuned for
             (``matching.tuning``), None for nearest neighbours.
         shared: the codec is one of a file of its own (``Source.shared``), and none is fitted.
@@ -55,6 +55,8 @@ class CompressConf:
     @property
     def sharpens(self) -> bool:
         """Whether the codes aim at sharpened targets."""
+        if self.tuned_for is not None and self.code_targets is None:
+            return False  # sharpening is for nearest neighbours
         return self.granularity == "point" and sharpens(self.codec, self.code_targets)
 
 

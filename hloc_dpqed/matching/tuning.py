@@ -214,7 +214,7 @@ def tuned_codec(
     latent: int | None = None,
     bits: list[int] | None = None,
     used_bits: int | None = None,
-    steps: int = 400,
+    steps: int = 200,
     learning_rate: float = 3e-3,
     keypoints: int = 512,
     progress: bool = False,
