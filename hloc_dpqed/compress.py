@@ -19,7 +19,7 @@ from .io.features import descriptor_dimension, feature_kind, read_global_descrip
 from .io.model import read_observations, read_reference
 from .io.sizes import format_size, parse_size
 from .logger import logger
-from .maps.same_features import extractor_name
+from .maps.same_features import check_matched, extractor_name
 from .options import (
     check_code_bytes,
     check_codec_options,
@@ -166,6 +166,8 @@ def main(
     if reference.visibility.num_observations == 0:
         raise InputError(f"{reference_sfm}: no image of the model sees a 3D point")
     observations = read_observations(reference, features, progress)
+    if conf.tuned_for is not None:
+        check_matched(feature_kind(features), observations.dim, conf.tuned_for)
     if shared is not None and shared.dim != observations.dim:
         raise InputError(
             f"{codec_file}: a codec of {shared.dim} dimensions, but {features} has descriptors of "

@@ -1,5 +1,7 @@
 """Codebooks trained through a frozen LightGlue, against the tracks and the written-out loss."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,11 +63,9 @@ def test_a_pair_is_what_the_tracks_and_the_projections_say(scene):
 
 def test_codes_of_one_point_match_each_other(scene):
     """An image sees one of a point's codes; a keypoint of another image may have another."""
-    import dataclasses
-
     _, reference, observations = scene
     places = np.arange(reference.num_points) // 2  # any two rows, for the test
-    both = dataclasses.replace(observations, places=places)
+    both = replace(observations, places=places)
     sampler = tuning.PairSampler(reference, both, np.arange(reference.num_points), keypoints=400)
     pair = sampler.draw(np.random.default_rng(0))
     seen = places[observations.point_index[pair.observed[pair.matches[:, 0]]]]
@@ -163,6 +163,7 @@ def test_compress_tunes_and_stores_the_codes(scene, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "hloc_dpqed.matching.learned.load_fast_lightglue", lambda *_: small_network()
     )
+    monkeypatch.setattr(compress, "check_matched", lambda *_: None)
     maps = [
         read_map(
             compress.main(
@@ -182,6 +183,40 @@ def test_compress_tunes_and_stores_the_codes(scene, tmp_path, monkeypatch):
     assert (maps[0].codec.codebooks[0] != maps[1].codec.codebooks[0]).any()
     assert maps[0].metadata["conf"]["tuned_for"] == "aliked+lightglue"
     assert maps[0].codec.bits == [6, 6, 4] and (maps[0].codes[:, 1] < 16).all()
+
+
+def test_a_network_that_finds_no_match_is_told(scene, caplog):
+    """Such as one for other features, or features of other images."""
+    made, reference, observations = scene
+    shuffled = np.random.default_rng(0).permutation(len(observations))
+    wrong = replace(observations, descriptors=observations.descriptors[shuffled])
+    with caplog.at_level("WARNING"):
+        tune((made, reference, wrong), steps=tuning.LAST)
+    assert "% of the tracks' matches: are the features those of the model" in caplog.text
+
+
+def test_a_map_far_from_the_origin_is_tuned_alike(scene):
+    """In earth-centred coordinates a point is millions of units away."""
+    _, reference, observations = scene
+    shift = np.array([4.2e6, 6.1e5, 4.7e6])
+    poses = reference.cam_from_world.copy()
+    poses[:, :, 3] -= poses[:, :, :3] @ shift
+    moved = replace(reference, xyz=reference.xyz + shift, cam_from_world=poses)
+    everything = np.arange(reference.num_points)
+    pairs = [
+        tuning.PairSampler(r, observations, everything, 100).draw(np.random.default_rng(0))
+        for r in (reference, moved)
+    ]
+    np.testing.assert_array_equal(pairs[0].points, pairs[1].points)
+    np.testing.assert_allclose(pairs[0].keypoints, pairs[1].keypoints, atol=0.01)
+
+
+def test_a_matcher_of_other_features_is_refused(scene, tmp_path):
+    made, _, _ = scene
+    with pytest.raises(InputError, match=r"takes descriptors of 128 dimensions.* of 64"):
+        compress.main(
+            made.sfm, made.features, tmp_path / "m.dpqed", matcher="disk+lightglue", tune=True
+        )
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from ..codecs.packing import pack_bits
 from ..codecs.plan import CodebookPlan, filled, plan_codebooks
 from ..codecs.shrink import shrink
 from ..errors import InputError
+from ..logger import logger
 from ..scene.projection import project_points
 from ..scene.reference import Observations, ReferenceMap, target_descriptors
 from ..threads import single_threaded
@@ -31,6 +32,7 @@ from .lightglue import FastLightGlue, LogAssignment
 
 MATCHED = 0.6  # of the keypoints of the image that stands for a query, at most
 LEAST_COMMON = 30  # points that a pair of images shares
+FOUND, LAST = 0.2, 20  # share of matches that is to be expected in the last steps
 UNMATCHED = 0.3  # weight of the keypoints without a match
 BEAM, ENCODE_ROWS = 16, 256  # of the search for codes
 
@@ -169,6 +171,12 @@ def matching_loss(answer: LogAssignment, matches: torch.Tensor) -> torch.Tensor:
     return loss
 
 
+def found_share(answer: LogAssignment, matches: torch.Tensor) -> float:
+    """Share of the matches whose first keypoint prefers the second."""
+    rows, columns = matches.T
+    return float((answer.similarity.argmax(1)[rows] == columns).float().mean())
+
+
 def start(
     aims: np.ndarray, rows: np.ndarray, network: FastLightGlue, plan: CodebookPlan, seed: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -262,6 +270,7 @@ def tuned_codec(
         module = DRQEDModule(books, plan.basis)
         indices = torch.from_numpy(codes)
         layers = range(network.num_layers - 1, 0, -2)
+        found: list[float] = []
 
         def loss_of_step(step: int) -> torch.Tensor:
             # A generator of its own for each step, as drqed's training has.
@@ -278,7 +287,8 @@ def tuned_codec(
                 sampler.size(pair.image),
             )
             matches = torch.from_numpy(pair.matches)
-            answers = network.log_assignments(query, image, layers)
+            answers = list(network.log_assignments(query, image, layers))
+            found.append(found_share(answers[-1], matches))
             # Deeper answers count more, as they are the ones that are given.
             weighted = [
                 (layer + 1) * matching_loss(answer, matches)
@@ -303,5 +313,11 @@ def tuned_codec(
                 "sizes": [len(book) for book in plan.books],
                 "reencode": False,
             },
+        )
+    share = float(np.mean(found[-LAST:]))
+    if steps >= LAST and share < FOUND:
+        logger.warning(
+            f"--tune: the network finds {100 * share:.0f} % of the tracks' matches: are the "
+            "features those of the model, and of the extractor that the matcher is for?"
         )
     return codec, pack_bits(codes, list(plan.bits))
