@@ -1,6 +1,7 @@
 """Sharpening, fitting and encoding all points of a city-sized map: time and peak memory.
 
     python benchmarks/city_codec.py --scale 1 [--code_bytes 4] [--threads 2]
+    python benchmarks/city_codec.py --scale 1 --codec shipped
 
 The synthetic city of ``city_files.py`` at ``--scale`` times Aachen's size (685,000 points, 2.7
 million observations, 256 dimensions), in memory. Peak memory is that of the whole process, with
@@ -17,7 +18,9 @@ from city_files import TrackSampler, real_tracks
 from common import SCENES, load_scene, print_table
 from synthetic_city import scaled_city
 
+from hloc_dpqed.choices import SHIPPED
 from hloc_dpqed.codecs import fit_codec
+from hloc_dpqed.codecs.shipped import shipped_codec
 from hloc_dpqed.threads import set_num_threads
 from hloc_dpqed.training.sharpen import with_sharpened_targets
 
@@ -52,9 +55,17 @@ def main() -> None:
         rows.append([name, f"{wall:.0f}", f"{cpu:.0f}", f"{peak:.2f}"])
         return made
 
-    aimed = stage("sharpen", lambda: with_sharpened_targets(observations, progress=True))
-    codec = stage("fit", lambda: fit_codec(args.codec, aimed, args.code_bytes, progress=True))
-    stage("encode", lambda: codec.encode_points(aimed))
+    if args.codec == SHIPPED:
+        codec = shipped_codec("superpoint").head(args.code_bytes)
+        targets = stage("sharpen", lambda: codec.sharpened(observations, progress=True))
+        encoder = codec.point_encoder(replace(observations, targets=targets))
+        everything = np.arange(observations.num_points)
+        stage("nearest codes", lambda: encoder.nearest(everything))
+        stage("choose among them", lambda: encoder(everything))
+    else:
+        aimed = stage("sharpen", lambda: with_sharpened_targets(observations, progress=True))
+        codec = stage("fit", lambda: fit_codec(args.codec, aimed, args.code_bytes, progress=True))
+        stage("encode", lambda: codec.encode_points(aimed))
     print(f"{observations.num_points} points, {len(observations)} observations, {real.dim} dims")
     print_table(["stage", "wall s", "CPU s", "peak GB"], rows)
 

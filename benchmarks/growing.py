@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from common import DATA, SCENES, Scene, load_scene, measure, print_table
 
+from hloc_dpqed.choices import SECOND_CODES
 from hloc_dpqed.codecs.base import Codec
 from hloc_dpqed.codecs.file import codec_hash
 from hloc_dpqed.codecs.shipped import shipped_codec, shipped_for
@@ -22,6 +23,7 @@ from hloc_dpqed.compression.engine import Compressor
 from hloc_dpqed.compression.extend import extend_map
 from hloc_dpqed.compression.smaller import smaller_map
 from hloc_dpqed.io.features import FeatureFile, feature_kind
+from hloc_dpqed.mapfile import canonical_map, to_bytes
 from hloc_dpqed.maps.compressed import CompressedMap
 from hloc_dpqed.maps.join import merge_maps
 from hloc_dpqed.maps.same_features import extractor_name
@@ -74,7 +76,8 @@ def main() -> None:
                     name,
                     how,
                     f"{compressed.num_images}",
-                    f"{compressed.num_points}",
+                    f"{compressed.num_places}",
+                    f"{len(to_bytes(canonical_map(compressed))) / 1000:.1f}",
                     f"{found.correct.mean():.0f}",
                     f"{found.precision.mean():.3f}",
                 ]
@@ -84,7 +87,9 @@ def main() -> None:
         row("compress", whole)
         base = map_without(scene, order[2::5], codec)
         row("compress without a fifth of the images", base)
-        row("... append", extend_map(base, scene.reference, scene.observations))
+        for share in (0, SECOND_CODES):
+            grown = extend_map(base, scene.reference, scene.observations, second_codes=share)
+            row(f"... append, second codes of {share:.0%}", grown)
         third = count // 3
         parts = [map_without(scene, part, codec) for part in (order[-third:], order[:third])]
         row("compress two thirds", parts[0])
@@ -92,7 +97,7 @@ def main() -> None:
         half = scene.reference.num_points // 2
         row("compress to half", compressed_with(scene.reference, scene.observations, codec, half))
         row("prune to half", smaller_map(whole, num_points=half)[0])
-    print_table(["scene", "map", "images", "points", "correct", "precision"], rows)
+    print_table(["scene", "map", "images", "points", "file KB", "correct", "precision"], rows)
 
 
 if __name__ == "__main__":

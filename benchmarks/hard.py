@@ -27,25 +27,28 @@ from io import StringIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from common import DATA, Measures, load_scene, measure, print_table
+from common import DATA, SCENES, Measures, load_scene, measure, print_table
 from hard_recipes import RECIPES
 from hard_scenes import CHURCH, EXTRACTORS, HARD, HARDENED, hard_name, read_church
 from selection import DRAWS, METHODS, Part
 
+from hloc_dpqed.choices import SHIPPED
 from hloc_dpqed.codecs import Codec
-from hloc_dpqed.codecs.file import codec_to_bytes, read_codec
+from hloc_dpqed.codecs.file import codec_hash, codec_to_bytes, read_codec
+from hloc_dpqed.codecs.shipped import shipped_codec, shipped_codecs
 from hloc_dpqed.compression.conf import CompressConf
 from hloc_dpqed.compression.engine import Compressor
-from hloc_dpqed.errors import InputError
+from hloc_dpqed.compression.source import SharedCodec, Source
 from hloc_dpqed.evaluation.measures import PosedQuery
 from hloc_dpqed.evaluation.posed_queries import read_posed_queries
 from hloc_dpqed.io.atomic import write_bytes, write_text
-from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
+from hloc_dpqed.io.features import FeatureFile, feature_kind, read_global_descriptors
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.localization import Localizer
 from hloc_dpqed.mapfile import map_info, read_map, write_map
+from hloc_dpqed.maps.same_features import extractor_name
 from hloc_dpqed.planning.holdout import hold_out
-from hloc_dpqed.planning.plans import candidate_plans
+from hloc_dpqed.planning.planner import plan_compression
 from hloc_dpqed.scene.reference import Observations, ReferenceMap, mean_scores
 from hloc_dpqed.scene.spatial import spread_folds
 from hloc_dpqed.selection import select_points
@@ -69,14 +72,16 @@ class Problem:
     Args:
         name: of its cells.
         read: gives the map, its observations, the queries, and the bytes of hloc's inputs.
+        features: the map's feature file.
     """
 
     def __init__(
         self,
         name: str,
         read: Callable[[], tuple[ReferenceMap, Observations, list[PosedQuery], int]],
+        features: Path,
     ):
-        self.name, self._read = name, read
+        self.name, self._read, self.features = name, read, features
         self._found: tuple[ReferenceMap, Observations, list[PosedQuery], int] | None = None
         self._parts: dict[str, FittedPart] = {}
 
@@ -86,7 +91,10 @@ class Problem:
         return self._found
 
     def codec(self, conf: CompressConf, cells: "Cells") -> Codec:
-        """The codec fitted on all points, from its file where it was fitted before."""
+        """The codec fitted on all points, from its file where it was fitted before; or the one that
+        comes with the package."""
+        if conf.shared:
+            return shipped_codec(cells.words[0]).head(conf.code_bytes)
         words = "codec", self.name, conf.codec, conf.code_bytes, conf.granularity, conf.seed
         several = [conf.codes_per_point] if conf.codes_per_point > 1 else []
         path = cells.path(*words, *several).with_suffix(".safetensors")
@@ -233,14 +241,24 @@ def problems_of(
             return []  # nine images are too few to hold out of
         rows = range(10) if folds is None else folds
         return [
-            Problem(f"{scene}-{fold}", partial(church_problem, extractor, recipes, fold))
+            Problem(
+                f"{scene}-{fold}",
+                partial(church_problem, extractor, recipes, fold),
+                HARD / CHURCH / extractor / "features.h5",
+            )
             for fold in rows
         ]
+    folder, _, file, _ = SCENES[HARDENED[scene][extractor]]
+    features = DATA / folder / file
     if not pseudo:
-        return [Problem(scene, partial(listed_problem, scene, extractor, recipes))]
+        return [Problem(scene, partial(listed_problem, scene, extractor, recipes), features)]
     rows = range(FOLDS[scene]) if folds is None else folds
     return [
-        Problem(f"{scene}-fold{fold}", partial(pseudo_problem, scene, extractor, recipes, fold))
+        Problem(
+            f"{scene}-fold{fold}",
+            partial(pseudo_problem, scene, extractor, recipes, fold),
+            features,
+        )
         for fold in rows
     ]
 
@@ -300,15 +318,16 @@ def codec_cell(problem: Problem, cells: Cells, store: str, matcher: str, args) -
     granularity, codes = (*more, *("point", "1")[len(more) :])
     conf = CompressConf(
         "all",
-        codec,
+        "nested" if codec == SHIPPED else codec,
         int(code_bytes),
         granularity,
         seed=args.seed,
         codes_per_point=float(codes),
+        shared=codec == SHIPPED,
     )
-    compressor = Compressor(
-        reference, observations, conf, codec=problem.codec(conf, cells.fitted())
-    )
+    given = problem.codec(conf, cells.fitted())
+    digest = codec_hash(given.whole()) if conf.shared else None
+    compressor = Compressor(reference, observations, conf, codec=given, codec_hash=digest)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "map.dpqed"
         write_map(path, compressor.compress(reference.num_points))
@@ -328,30 +347,32 @@ def codec_cell(problem: Problem, cells: Cells, store: str, matcher: str, args) -
 
 
 def file_cell(problem: Problem, cells: Cells, one_in: float, args) -> dict:
-    """A whole file of hloc's inputs over ``one_in`` bytes, made as the planner begins."""
+    """A whole file of hloc's inputs over ``one_in`` bytes, planned as by ``compress``."""
     words = problem.name, f"1in{one_in:g}", args.seed
     cell = cells.get(*words)
     if cell is not None:
         return cell
     reference, observations, queries, size = problem.read()
     budget = int(size / one_in)
-    for plan in candidate_plans(observations.dim, reference.num_points, budget, "file"):
-        try:
-            conf = plan.conf(CompressConf(seed=args.seed), budget)
-            _, data = Compressor(reference, observations, conf).fit_budget(budget, "file")
-            break
-        except InputError as error:  # not even the codec fits
-            print(f"{problem.name}: {error}", file=sys.stderr)
-    else:
-        raise SystemExit(f"{problem.name}: no plan fits {budget} bytes")
+    shared = None
+    extractor = extractor_name(feature_kind(problem.features))
+    if extractor in shipped_codecs():
+        shared = SharedCodec.of(shipped_codec(extractor))
+    source = Source(reference, observations, problem.features, shared=shared)
+    conf = plan_compression(source, budget, "total", CompressConf(seed=args.seed))
+    given = {}
+    if conf.shared and shared is not None:
+        given = {"codec": shared.codec.head(conf.code_bytes), "codec_hash": shared.digest}
+    _, data = Compressor(reference, observations, conf, **given).fit_budget(budget, "total")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "map.dpqed"
         path.write_bytes(data)
         compressed = read_map(path)
     found = measure(compressed, queries, args.ransac_seeds)
-    sizes = {"total_bytes": len(data), "input_bytes": size, "plan": str(plan)}
+    sizes = {"total_bytes": len(data), "input_bytes": size, "codec": conf.codec}
+    sizes |= {"code_bytes": conf.code_bytes, "codes": compressed.num_points}
     return cells.add(
-        cell_of(queries, found, points=compressed.num_points, of=reference.num_points, **sizes),
+        cell_of(queries, found, points=compressed.num_places, of=reference.num_points, **sizes),
         *words,
     )
 

@@ -28,6 +28,7 @@ EXTRACTORS = ("sift", "aliked", "disk", "xfeat", "superpoint")  # that map and l
 EXPORT_FORMATS = ("hloc", "colmap", "text")
 POSE_ESTIMATORS = ("pycolmap", "poselib")
 AUTO_CAMERA = "auto"
+SECOND_CODES = 0.12  # share of a map's points that append may give one
 FALLBACKS = ("none", "closest")
 LEAST_INLIERS = 8  # of a pose that counts; see docs/reliability.md
 DEFAULT_THRESHOLDS = "0.25/2,0.5/5,5/10"

@@ -44,6 +44,6 @@ def main(
     write_bytes(output, data)
     logger.info(
         f"Wrote {output}: {format_size(len(data))}, {merged.num_images} images and "
-        f"{merged.num_points} points"
+        f"{merged.num_places} points"
     )
     return output

@@ -71,6 +71,6 @@ def main(
     write_bytes(output, data)
     logger.info(
         f"Wrote {output}: {format_size(len(data))}, {smaller.num_images} images and "
-        f"{smaller.num_points} points"
+        f"{smaller.num_places} points"
     )
     return output

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from grown_maps import part_of
 from hypothesis import given, settings, strategies as st
 from sklearn.cluster import AgglomerativeClustering
 from synthetic import make_scene
@@ -260,6 +261,61 @@ def test_maps_with_several_codes_are_extended_and_merged(scene, arrays, tmp_path
         assert found.visibility.num_observations == made.visibility.num_observations
     prune.main(path, tmp_path / "few.dpqed", num_points=100)
     assert read_map(tmp_path / "few.dpqed").num_points == 100
+
+
+@pytest.mark.parametrize("codec", ["sign", "none"])
+def test_append_gives_second_codes_where_new_images_see_points_otherwise(scene, tmp_path, codec):
+    """A map of the images by day, and then all: odd points look otherwise by night."""
+    model = part_of(scene, {n for n in scene.db_names if "day" in n}, tmp_path / "day")
+    path = tmp_path / "day.dpqed"
+    compress.main(model, scene.features, path, codec=codec, progress=False)
+    day = read_map(path)
+    grown = {}
+    for share in (0.0, 0.3, 1.0):
+        output = tmp_path / f"{share}.dpqed"
+        append.main(
+            path, scene.sfm, scene.features, output, second_codes=share, progress=False
+        )  # fmt: skip
+        grown[share] = read_map(output)
+    assert grown[0.0].num_points == grown[0.0].num_places
+    for share, found in grown.items():
+        assert found.num_places == grown[0.0].num_places
+        assert found.num_points - found.num_places <= round(share * day.num_points)
+        places = found.place_of_point
+        for image, name in enumerate(found.image_names):
+            rows = found.visibility[image]
+            assert len(np.unique(places[rows])) == len(rows)
+            if name in day.image_names:  # they see what they saw
+                own = day.visibility[day.image_names.index(name)]
+                assert {*map(bytes, day.codes[own])} <= {*map(bytes, found.codes[rows])}
+    reference = read_reference(scene.sfm)
+    observations = read_observations(reference, scene.features)
+    similar = {share: night_similarity(m, reference, observations) for share, m in grown.items()}
+    odd = np.arange(reference.num_points) % 2 == 1
+    assert np.nanmean(similar[0.3][odd]) > np.nanmean(similar[0.0][odd]) + 0.05
+    even = np.nanmean(similar[0.0][~odd])
+    np.testing.assert_allclose(np.nanmean(similar[0.3][~odd]), even, atol=0.01)
+
+
+def night_similarity(compressed, reference, observations) -> np.ndarray:
+    """(P,) mean cosine similarity of the model's points by night and what their codes decode to;
+    a point's row is told by its image and pixel."""
+    decoded = compressed.codec.decode(compressed.codes)
+    total, count = np.zeros((2, reference.num_points))
+    for image, name in enumerate(reference.image_names):
+        if "night" not in name:
+            continue
+        rows = compressed.visibility[compressed.image_names.index(name)]
+        mine = np.flatnonzero(observations.image_index == image)
+        points = observations.point_index[mine]
+        apart = ((reference.xyz[points][:, None] - compressed.xyz[rows][None]) ** 2).sum(2)
+        near = apart.argmin(1)
+        found = apart.min(1) < 1e-4
+        seen = observations.descriptors[mine].astype(np.float32)
+        similarity = (seen * decoded[rows[near]]).sum(1)
+        np.add.at(total, points[found], similarity[found])
+        np.add.at(count, points[found], 1)
+    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
 
 
 @pytest.mark.parametrize("selector", ["kcover", "hybrid"])

@@ -34,7 +34,8 @@ FINE = {
     ("report", "--seed", "0"), ("report", "--seed", "1000000000"), ("demo", "--seed", "0"),
     ("map", "--seed", "0"), ("map", "--seed", "1000000000"),
     ("demo", "--seed", "1000000000"), ("demo", "--query_every", "1000000000"),
-    ("append", "--seed", "0"), ("append", "--seed", "1000000000"), ("prune", "--seed", "0"),
+    ("append", "--seed", "0"), ("append", "--second_codes", "0"),
+    ("append", "--seed", "1000000000"), ("prune", "--seed", "0"),
     ("prune", "--seed", "1000000000"), ("prune", "--num_points", "1000000000"),
     ("prune", "--budget", "1000000000"), ("prune", "--budget", "1e9"),
 }  # fmt: skip

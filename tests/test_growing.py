@@ -53,7 +53,7 @@ def test_append_gives_the_map_of_the_whole_model(scene, codec, maps, tmp_path):
     append.main(maps[1], scene.sfm, scene.features, output, codec_file=codec, progress=False)
     grown = read_map(output, codec)
     assert grown.image_names == whole.image_names
-    assert abs(grown.num_points - whole.num_points) <= 0.02 * whole.num_points
+    assert abs(grown.num_places - whole.num_points) <= 0.02 * whole.num_points
     observations = whole.visibility.num_observations
     assert abs(grown.visibility.num_observations - observations) <= 0.02 * observations
     # What was in the map is there unchanged, but for the file's grid of coordinates.
@@ -116,7 +116,7 @@ def test_remove_and_append_again(scene, codec, maps, tmp_path):
     append.main(less, scene.sfm, scene.features, again, codec_file=codec, progress=False)
     whole, back = read_map(maps[0], codec), read_map(again, codec)
     assert back.image_names == whole.image_names
-    assert abs(back.num_points - whole.num_points) <= 0.02 * whole.num_points
+    assert abs(back.num_places - whole.num_points) <= 0.02 * whole.num_points
 
 
 @pytest.mark.parametrize(

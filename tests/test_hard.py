@@ -162,7 +162,7 @@ def problem(tmp_path_factory):
         reference.cam_from_world[0],
     )
     size = hard.input_bytes(scene.sfm, scene.features, reference.image_names)
-    return hard.Problem("toy", lambda: (reference, observations, [query], size))
+    return hard.Problem("toy", lambda: (reference, observations, [query], size), scene.features)
 
 
 def options(tmp_path, **more):

@@ -1,17 +1,24 @@
 """The codecs that come with the package: never changed, found by name and by hash."""
 
+import itertools
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors
+from learned_weights import weights_folder
+from PIL import Image
 from synthetic import make_scene
 
 from hloc_dpqed import cli, compress, info, prune
-from hloc_dpqed.codecs.file import codec_hash, read_codec
+from hloc_dpqed.codecs.file import codec_hash, codec_made, read_codec
 from hloc_dpqed.codecs.shipped import (
     PRETRAINED,
+    SIMILARITY,
+    check_described,
     shipped_codec,
     shipped_codecs,
     shipped_file,
@@ -19,11 +26,13 @@ from hloc_dpqed.codecs.shipped import (
 )
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.mapfile import read_map
+from hloc_dpqed.scene.reference import Observations, normalise_rows
 
 # Of each codec its hash, its bytes, and of decoded codes the first components in millionths: a map
 # of today must read the same for ever.
 GOLDEN = json.loads((PRETRAINED.parents[2] / "tests" / "data" / "shipped_codecs.json").read_text())
 FILES = {p.name: p for p in PRETRAINED.glob("*.safetensors")}
+OF_128 = ("aliked", "disk", "sift")
 
 
 def golden_codes(size: int) -> np.ndarray:
@@ -125,3 +134,60 @@ def test_other_features_are_refused(fountain, tmp_path):
             scene.sfm, features, tmp_path / "m", codec="shipped", codec_options={"bits": [8]}
         )
     assert not (tmp_path / "m").exists()
+
+
+def check(name: str, descriptors: np.ndarray) -> None:
+    """``check_described`` of descriptors by the codec of an extractor."""
+    count = len(descriptors)
+    observations = Observations(
+        descriptors.astype(np.float16),
+        np.ones(count, np.float32),
+        np.zeros((count, 2), np.float32),
+        np.arange(count, dtype=np.int32),
+        np.zeros(count, np.int32),
+        count,
+    )
+    trained = codec_made(shipped_codecs()[name])[SIMILARITY]
+    check_described(shipped_codec(name), observations, trained, name)
+
+
+@pytest.mark.parametrize("name, other", [*itertools.product(OF_128, OF_128)])
+def test_extractors_of_one_dimension_are_told_apart(name, other):
+    """The centroids of one codec stand for its extractor's descriptors."""
+    indices = np.arange(400, dtype=np.uint16)[:, None]
+    descriptors = shipped_codec(other).head(2).decode(indices.view(np.uint8))
+    if name == other:
+        check(name, descriptors)
+        return
+    with pytest.raises(InputError, match="are they of another extractor"):
+        check(name, descriptors)
+
+
+@pytest.mark.parametrize("name", OF_128)
+def test_other_unit_vectors_are_refused(name):
+    rng = np.random.default_rng(0)
+    gaussian = rng.standard_normal((300, 128))
+    for others in (gaussian, np.abs(gaussian), np.sqrt(rng.exponential(size=(300, 128)))):
+        with pytest.raises(InputError, match="are they of another extractor"):
+            check(name, normalise_rows(others))
+
+
+@pytest.mark.parametrize("name", OF_128)
+def test_descriptors_of_a_photo(name, fountain):
+    """What an extractor makes of a photo that no codec has seen is its own codec's alone."""
+    if name != "sift":
+        weights_folder()
+        kornia = pytest.importorskip("kornia.feature", reason="kornia is not installed")
+        if not hasattr(kornia, name.upper()):
+            pytest.skip(f"this kornia has no {name.upper()}")
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+    from extractors import EXTRACTORS
+
+    with Image.open(sorted((fountain / "images").iterdir())[0]) as photo:
+        photo.thumbnail((400, 400))
+        found = EXTRACTORS[name](None)(photo.convert("RGB"))
+    assert found.descriptors.shape == (len(found.keypoints), 128) and len(found.keypoints) > 100
+    check(name, found.descriptors)
+    for other in set(OF_128) - {name}:
+        with pytest.raises(InputError, match="are they of another extractor"):
+            check(other, found.descriptors)

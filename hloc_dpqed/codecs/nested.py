@@ -28,7 +28,7 @@ _BASIS_ROWS = 65_536
 _LATENT_ROWS = 1 << 16
 _DECODE_ROWS = 64
 _VISITS, _RATE = 10, 0.02  # of the sharpening of targets
-_MOST_OPTIONS, _OPTIONS = 1 << 19, (8, 64)  # codes that a map's points choose from: in all, of each
+_MOST_OPTIONS, _OPTIONS = 3 << 17, (8, 64)  # codes that a map's points choose from: in all, of each
 
 
 class NestedCodec(Codec):

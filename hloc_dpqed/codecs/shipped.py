@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..scene.reference import Observations
+from ..scene.reference import Observations, normalise_rows
 from .base import Codec
 from .file import read_codec
 
@@ -88,7 +88,9 @@ def check_described(
 ) -> None:
     """Check that a codec for any scene knows such descriptors at all.
 
-    A codec is for one extractor; features of another may have its dimension.
+    A codec is for one extractor; features of another may have its dimension. They are told by
+    ``MORE_ERROR``, and by being described less than half as well above random unit vectors as
+    the extractor's own: codes of ALIKED, whose descriptors fill their space, have large errors.
 
     Args:
         codec: in its longest codes or shorter ones.
@@ -104,7 +106,9 @@ def check_described(
         return
     rows = np.arange(0, count, max(1, count // _SAMPLE))[:_SAMPLE]
     similarity = mean_similarity(codec, observations.descriptors[rows])
-    least = 1 - MORE_ERROR * (1 - trained)
+    random = np.random.default_rng(0).standard_normal((_SAMPLE, codec.dim))
+    chance = mean_similarity(codec, normalise_rows(random))
+    least = max(1 - MORE_ERROR * (1 - trained), (trained + chance) / 2)
     if similarity < least:
         raise InputError(
             f"{where} describes them at a mean cosine similarity of {similarity:.2f} only, "

@@ -88,12 +88,18 @@ def estimate_pose(
     """
     if len(points2D) == 0:
         return None
+    frame, points3D, options = _in_frame(points3D, options)
+    answer = _estimate_pose(points2D, points3D, camera, options, seed, estimator)
+    return _in_map(frame, answer)
+
+
+def _in_frame(
+    points3D: np.ndarray, options: dict[str, Any]
+) -> tuple[LocalFrame, np.ndarray, dict[str, Any]]:
+    """A frame around (n, 3) points, with them and the options of estimation in it."""
     frame = LocalFrame.around(points3D)
     options = {**options, "refinement": frame.refinement(options["refinement"])}
-    return _in_map(
-        frame,
-        _estimate_pose(points2D, frame.points(points3D), camera, options, seed, estimator),
-    )
+    return frame, frame.points(points3D), options
 
 
 def _in_map(frame: LocalFrame, answer: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -159,9 +165,7 @@ def estimate_pose_best_first(
     """
     if len(points2D) == 0:
         return None
-    frame = LocalFrame.around(points3D)
-    points3D = frame.points(points3D)
-    options = {**options, "refinement": frame.refinement(options["refinement"])}
+    frame, points3D, options = _in_frame(points3D, options)
     if estimator == "poselib":
         found = ransac_poselib(points2D[best], points3D[best], camera, options, seed)
         pose = None if found is None else found[0]
@@ -227,9 +231,7 @@ def refine_from(
     """
     if len(points2D) < MIN_INLIERS:
         return None
-    frame = LocalFrame.around(points3D)
-    points3D = frame.points(points3D)
-    options = {**options, "refinement": frame.refinement(options["refinement"])}
+    frame, points3D, options = _in_frame(points3D, options)
     pose = frame.pose_in_frame(cam_from_world)
     threshold = ransac_options(options)["max_error"]
     inliers = reprojects(pose, points2D, points3D, camera, threshold)

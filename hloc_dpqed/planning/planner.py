@@ -51,8 +51,6 @@ def plan_compression(
     shared: list[Plan] = []
     if not conf.shared:
         fitted = candidate_plans(observations.dim, reference.num_points, budget, scope)
-        if conf.granularity != "point" or conf.codes_per_point > 1:  # it is settled
-            fitted = [plan for plan in fitted if plan.codes_per_point == 1]
     # Where codes alone count, a codec that is fitted costs nothing and describes the map better.
     if source.shared is not None and (conf.shared or scope == "total"):
         shared = shared_plans(source.shared.codec, reference.num_points, budget, scope)
@@ -97,4 +95,4 @@ def _search(trials: Trials, families: list[list[Plan]], budget: int, scope: str)
             refused.append(error)
     if not outcomes:
         raise least_refused(refused)
-    return best_first(outcomes)[0].plan
+    return best_first(outcomes, budget if scope == "total" else None)[0].plan

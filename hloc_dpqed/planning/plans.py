@@ -12,10 +12,12 @@ from ..mapfile import SCORE_LEVELS, XYZ_PIXELS
 T = TypeVar("T")
 
 CODE_SIZES = (2, 3, 4, 6, 8)
-CODES_PER_POINT = (1.4, 2.0)  # tried where the budget holds all points with the largest code
+CODES_PER_POINT = (1.0, 1.2, 1.4, 2.0, 3.0)  # more than one where the budget holds all points
+MANY_CODES = (1.4, 2.0, 3.0)  # to begin with, where the budget holds all points with so many
 CODEC_PARTS = (0.1, 0.2, 0.3, 0.45, 0.6)  # of the file, for codebooks and decoder
 PCA_SIZES = (8, 12, 16, 24, 32)  # bytes of a code of ``pca``, two dimensions each
 START_SIZES, START_PART = (2, 4, 8), 0.3  # where the search begins; two of these sizes
+RICH_PART = 0.45  # where all points fit with the largest code
 SHARED_SIZES, SHARED_START = (2, 3, 4, 5, 6, 7, 8), (4, 6)  # of codecs that cost a map no bytes
 # Where not every point fits, coarser coordinates pay for more points. Mutual nearest neighbours,
 # with which plans are measured, do not look at scores.
@@ -87,13 +89,9 @@ def candidate_plans(dim: int, num_points: int, budget: int, scope: str) -> list[
     simple = [Plan("sign", dim // 8, code_targets="sharpened")] if dim % 8 == 0 else []
     largest = CODE_SIZES[-1]
     if num_points * (largest + 8) <= 0.5 * budget:
-        plan = Plan("drqed", largest, codec_part=0.45)
-        more = [
-            replace(plan, codes_per_point=codes)
-            for codes in CODES_PER_POINT
-            if num_points * codes * (largest + 8) <= 0.5 * budget
-        ]
-        return [plan, *more, *simple]
+        plan = Plan("drqed", largest, codec_part=RICH_PART)
+        room = int((1 - RICH_PART) * budget)
+        return [plan, *_with_more_codes(plan, num_points, room), *simple]
     frugal: dict[str, Any] = {"xyz_pixels": FRUGAL_PIXELS, "score_levels": FRUGAL_LEVELS}
     sizes = START_SIZES[:2]
     if num_points * (sizes[1] + OTHER_BYTES) <= (1 - START_PART) * budget:  # all fit
@@ -102,6 +100,15 @@ def candidate_plans(dim: int, num_points: int, budget: int, scope: str) -> list[
     if dim >= 32:
         simple.append(Plan("pca", 16, {"bits": 4}, code_targets="sharpened"))
     return plans + [replace(plan, **frugal) for plan in simple]
+
+
+def _with_more_codes(plan: Plan, num_points: int, budget: int) -> list[Plan]:
+    """The plan with several codes a point, as many as fit."""
+    return [
+        replace(plan, codes_per_point=codes)
+        for codes in MANY_CODES
+        if num_points * codes * (plan.code_bytes + OTHER_BYTES) <= budget
+    ]
 
 
 def shared_plans(codec: Codec, num_points: int, budget: int, scope: str) -> list[Plan]:
@@ -118,7 +125,8 @@ def shared_plans(codec: Codec, num_points: int, budget: int, scope: str) -> list
     if scope == "codes":
         return [Plan(codec.name, size, shared=True) for size in sorted(sizes) if size <= budget]
     if num_points * (longest + 8) <= 0.5 * budget:  # all fit, with nothing to save
-        return [Plan(codec.name, longest, shared=True)]
+        rich = Plan(codec.name, longest, shared=True)
+        return [rich, *_with_more_codes(rich, num_points, budget)]
     if num_points * (longest + OTHER_BYTES) <= budget:  # all fit
         sizes = {max(sizes), longest}
     plan = Plan(codec.name, longest, {}, 0.0, FRUGAL_PIXELS, FRUGAL_LEVELS, shared=True)
@@ -134,7 +142,8 @@ def adjacent(values: Sequence[T], value: T) -> list[T]:
 
 
 def neighbour_plans(plan: Plan) -> list[Plan]:
-    """Plans that differ in one step of the codec's part, of the code size, or in precision."""
+    """Plans that differ in one step of the codec's part, of the code size, of the codes of a point,
+    or in precision."""
     near = []
     for part in reversed(adjacent(CODEC_PARTS, plan.codec_part)):
         near.append(replace(plan, codec_part=part))
@@ -144,6 +153,9 @@ def neighbour_plans(plan: Plan) -> list[Plan]:
         sizes = {plan.codec: SHARED_SIZES if plan.codec in HEADED else ()}
     for size in adjacent(sizes.get(plan.codec, ()), plan.code_bytes):
         near.append(replace(plan, code_bytes=size))
+    if plan.codec_part or plan.shared:
+        for codes in reversed(adjacent(CODES_PER_POINT, plan.codes_per_point)):
+            near.append(replace(plan, codes_per_point=codes))
     if plan.xyz_pixels == FRUGAL_PIXELS:
         near.append(replace(plan, xyz_pixels=XYZ_PIXELS, score_levels=SCORE_LEVELS))
     else:

@@ -207,7 +207,8 @@ class _Search:
     def _candidates(self, size: int, plan: Plan | None) -> Iterator[Plan]:
         if plan is not None:
             yield plan
-            near = neighbour_plans(plan)
+            # The smallest map has one code a point.
+            near = [p for p in neighbour_plans(plan) if p.codes_per_point == 1]
         else:
             near = self._start(size)
         if not self.fixed:
@@ -229,9 +230,8 @@ class _Search:
         if shared is not None:
             plans += shared_plans(shared.codec, points, size, "total")
         if not self.conf.shared:
-            every = candidate_plans(dim, points, size, "total")
-            plans += [plan for plan in every if plan.codes_per_point == 1]
-        return plans
+            plans += candidate_plans(dim, points, size, "total")
+        return [plan for plan in plans if plan.codes_per_point == 1]
 
     def _none_reaches(self) -> InputError:
         if self.best_seen is None:

@@ -1,6 +1,5 @@
 """Trials of plans on held-out images."""
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,6 +31,7 @@ from .pseudo_queries import (
 MAX_PLANS = 12  # that are fitted for one budget
 TRIAL_STEPS = 150  # of a trial's training: enough to tell plans apart
 SEEN_BYTES = 4  # of the shared code that the selection of all its plans is made for
+ROW_BYTES = 2  # of a further code of a point beside it, about: the images that see it
 LEVEL = 0.03  # difference of scores that few held-out images cannot tell from none
 PLAN_SLACK = 0.01  # of the budget, that filling it for a trial may leave
 
@@ -48,6 +48,7 @@ class Outcome:
             infinite for failures.
         total_bytes: of the map file.
         correct: correct matches of a pseudo-query, on average.
+        whole_bytes: of the file of the full map with as large a share of its points, about.
     """
 
     plan: Plan
@@ -56,6 +57,7 @@ class Outcome:
     errors: np.ndarray
     total_bytes: int
     correct: float = 0.0
+    whole_bytes: int = 0
 
     def recall(self, translation: float, rotation: float) -> float:
         """Share of (pseudo-query, seed) with both errors strictly under the thresholds."""
@@ -113,33 +115,29 @@ class Trials:
         self.conf, self.work, self.matcher, self.shared = conf, work, matcher, shared
         self.share = self.held.reference.num_points / reference.num_points
         self.extent = scene_extent(self.held.reference.cam_from_world)
-        self._kept = keep_points(self.held.reference, self.held.observations, conf)
-        self._by_codes = {conf.codes_per_point: self._kept}
-
-    @functools.cached_property
-    def _kept_shared(self) -> KeptPoints:
-        """As ``compress`` selects points for a codec that it knows; for one code size for all."""
-        assert self.shared is not None
-        codec = self.shared.codec
-        if codec.name in HEADED:
-            codec = codec.head(min(SEEN_BYTES, codec.code_size))
-        conf = replace(self.conf, codec=codec.name)
-        return keep_points(
-            self.held.reference, self.held.observations, conf, lambda: codec, given=codec
-        )
+        self._by_codes: dict[tuple[bool, float], KeptPoints] = {}
 
     def kept(self, conf: CompressConf) -> KeptPoints:
-        if conf.shared:
-            kept = self._kept_shared
-        else:
-            codes = conf.codes_per_point
-            if codes not in self._by_codes:
-                own = replace(self.conf, codes_per_point=codes)
-                self._by_codes[codes] = keep_points(
-                    self.held.reference, self.held.observations, own
-                )
-            kept = self._by_codes[codes]
-        return kept.at(conf.xyz_pixels, conf.score_levels)
+        """The selections for a plan; one for all code sizes of a shared codec, which they see as
+        those of ``compress`` do."""
+        key = conf.shared, conf.codes_per_point
+        if key not in self._by_codes:
+            own = replace(self.conf, codes_per_point=conf.codes_per_point)
+            codec = None
+            if conf.shared:
+                assert self.shared is not None
+                codec = self.shared.codec
+                if codec.name in HEADED:
+                    codec = codec.head(min(SEEN_BYTES, codec.code_size))
+                own = replace(own, codec=codec.name)
+            self._by_codes[key] = keep_points(
+                self.held.reference,
+                self.held.observations,
+                own,
+                None if codec is None else lambda: codec,
+                given=codec,
+            )
+        return self._by_codes[key].at(conf.xyz_pixels, conf.score_levels)
 
     def run(self, plan: Plan, budget: int, scope: str) -> Outcome:
         """Fill the budget with points and localize the pseudo-queries.
@@ -165,7 +163,9 @@ class Trials:
             **given,
         )
         compressed, data = compressor.fit_budget(budget, scope, slack=PLAN_SLACK)
-        return self.measure(plan, compressed, len(data))
+        books = int(plan.codec_part * budget)
+        whole = books + round((len(data) - books) / self.share)
+        return replace(self.measure(plan, compressed, len(data)), whole_bytes=whole)
 
     def measure(self, plan: Plan, compressed: CompressedMap, size: int) -> Outcome:
         """Localize the pseudo-queries in a map of the held-out scene."""
@@ -198,6 +198,7 @@ class Trials:
         outcomes: list[Outcome] = []
         refused: list[InputError] = []
         tried: list[Plan] = []
+        start = [plan for plan in start if self._open(plan)]
         waiting = list(start)
         with tqdm(desc="Planning", disable=not self.work.progress) as bar:
             while waiting and len(tried) < max(most, len(start)):
@@ -213,7 +214,10 @@ class Trials:
                     # Those of the best; where all were tried, of the best of another codec.
                     waiting = []
                     seen: set[str] = set()
-                    for best in sorted(outcomes, key=_rank):
+                    ranked = _by_score(outcomes)
+                    if start[0].shared:
+                        ranked = best_first(outcomes, budget if scope == "total" else None)
+                    for best in ranked:
                         if waiting or best.plan.codec in seen:
                             continue
                         seen.add(best.plan.codec)
@@ -221,12 +225,13 @@ class Trials:
                             p
                             for p in neighbours(best.plan)
                             if p not in tried
+                            and self._open(p)
                             and not self._leaves_more(p, best)
-                            and not self._drops_more(p, best)
+                            and not self._drops_more(p, best, budget, scope)
                         ]
         if not outcomes:
             raise least_refused(refused)
-        outcomes = best_first(outcomes)
+        outcomes = best_first(outcomes, budget if scope == "total" else None)
         for outcome in outcomes:
             logger.info(
                 f"plan {outcome.plan}: {outcome.num_points} points, {outcome.total_bytes} bytes, "
@@ -234,10 +239,22 @@ class Trials:
             )
         return outcomes
 
-    def _drops_more(self, plan: Plan, best: Outcome) -> bool:
-        """Whether the plan would spend on precision where shared codes leave out points already."""
+    def _open(self, plan: Plan) -> bool:
+        """Whether the plan leaves the codes of a point as they were asked for."""
+        settled = self.conf.granularity != "point" or self.conf.codes_per_point > 1
+        return not settled or plan.codes_per_point == 1
+
+    def _drops_more(self, plan: Plan, best: Outcome, budget: int, scope: str) -> bool:
+        """Whether the plan would spend on further codes of a point, or on precision of points with
+        shared codes, what points need that are left out, here or in the whole map."""
         missing = best.num_points < self.held.reference.num_points
-        return missing and plan.shared and plan.xyz_pixels < best.plan.xyz_pixels
+        if missing and plan.shared and plan.xyz_pixels < best.plan.xyz_pixels:
+            return True
+        further = (plan.codes_per_point - best.plan.codes_per_point) * best.num_points
+        if further <= 0:
+            return False
+        added = further * (plan.code_bytes + ROW_BYTES) / self.share
+        return missing or (scope == "total" and best.whole_bytes + added > budget)
 
     def _leaves_more(self, plan: Plan, best: Outcome) -> bool:
         """Whether the plan would only leave more of a budget that holds all points already."""
@@ -248,6 +265,7 @@ class Trials:
             and plan.options == kept.options
             and plan.code_bytes <= kept.code_bytes
             and plan.codec_part <= kept.codec_part
+            and plan.codes_per_point <= kept.codes_per_point
         )
 
 
@@ -257,26 +275,41 @@ def least_refused(errors: Sequence[InputError]) -> InputError:
     return min(too_large, key=lambda error: error.smallest, default=errors[-1])
 
 
-def best_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def best_first(outcomes: Sequence[Outcome], budget: int | None = None) -> list[Outcome]:
     """The best score first; before it, of those level with it, the one that keeps most points.
 
     Held-out images are few, and see a part of the map: where they cannot tell two plans apart, the
     one with more points has more for queries from elsewhere. Shared codes differ in nothing but
     their length, which trades points for matches: of these, and between them and the best of the
-    others, it is the plan with most correct matches; and so it is of several codes a point, which
-    are tried where all points fit, and one.
+    others, it is the plan with most correct matches; and so it is of several codes a point, where
+    they leave no more points out, and one.
+
+    Args:
+        budget: bytes of the whole file, within which the full map should be.
     """
-    ranked = sorted(outcomes, key=_rank)
+    ranked = _by_score(outcomes)
     level = [o for o in ranked if o.score <= ranked[0].score + LEVEL]
-    fitted = [o for o in level if not o.plan.shared]
-    shared = [o for o in level if o.plan.shared]
-    if fitted:
-        simple = [o for o in fitted if o.plan.codes_per_point == 1] or fitted
+    found: list[Outcome] = []
+    for shared in (True, False):
+        own = [o for o in level if o.plan.shared == shared]
+        if not own:
+            continue
+        simple = [o for o in own if o.plan.codes_per_point == 1] or own
         most = max(simple, key=lambda outcome: outcome.num_points)  # the first of equals
-        several = [o for o in fitted if o.plan.codes_per_point > 1]
-        shared += [most, *(o for o in several if o.num_points >= most.num_points)]
-    best = max(shared, key=lambda outcome: outcome.correct)
+        found += simple if shared else [most]
+        several = [o for o in own if o.plan.codes_per_point > 1]
+        found += [
+            o
+            for o in several
+            if o.num_points >= most.num_points
+            and (budget is None or o.whole_bytes <= max(budget, most.whole_bytes))
+        ]
+    best = max(found, key=lambda outcome: outcome.correct)
     return [best, *(o for o in ranked if o is not best)]
+
+
+def _by_score(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    return sorted(outcomes, key=_rank)
 
 
 def _rank(outcome: Outcome) -> tuple[float, int]:

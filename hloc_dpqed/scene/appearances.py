@@ -66,7 +66,7 @@ def split_points(
         tree = trees.get(point)
         if tree is not None and tree[-1, 2] > cut:
             label[order[first:end]] = fcluster(tree, cut, "distance")
-    return _divided(reference, observations, label)
+    return divided_points(reference, observations, label)
 
 
 def _tracks(observations: Observations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -76,8 +76,14 @@ def _tracks(observations: Observations) -> tuple[np.ndarray, np.ndarray, np.ndar
     return points, order, np.cumsum(counts)
 
 
-def _divided(reference: ReferenceMap, observations: Observations, label: np.ndarray) -> Appearances:
-    """The map with a row for each distinct label, from 1 on, of a point's observations."""
+def divided_points(
+    reference: ReferenceMap, observations: Observations, label: np.ndarray
+) -> Appearances:
+    """The map with a row for each label of a point's observations, 1 to the highest, in this order.
+
+    Args:
+        label: (N,) int64, from 1 on.
+    """
     num_labels = np.ones(observations.num_points, np.int64)
     np.maximum.at(num_labels, observations.point_index, label)
     starts = np.concatenate([[0], np.cumsum(num_labels)])

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from .kmeans import kmeans
 
 ENCODE_ROWS = 32  # rows in one beam search: its costs stay in the cache
-_BLOCK = 64  # costs whose least is looked at first
+_GROUP = 64  # costs whose least is looked at first, at most
 _PRIOR = 2.0  # rows' worth of trust in a centroid as it was
 
 
@@ -99,21 +99,25 @@ class Search:
 def least(values: torch.Tensor, keep: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The ``keep`` least of each row, increasing, and where they are.
 
-    The least values lie in the blocks of least minima: finding those takes a pass, where sorting
+    The least values lie in the groups of least minima: finding those takes a pass, where sorting
     takes many.
     """
     width = values.shape[1]
     if keep == 1:
         best, rank = values.min(1, keepdim=True)
         return best, rank
-    if width % _BLOCK or width <= _BLOCK * keep:
+    size = _GROUP
+    while size > 1 and (width % size or width < 3 * keep * size):
+        size //= 2
+    if size == 1:
         return values.topk(keep, 1, largest=False)
-    blocks = values.unflatten(1, (-1, _BLOCK))
-    rank = blocks.amin(2).topk(keep, 1, largest=False)[1]
-    inside = blocks.gather(1, rank[..., None].expand(-1, -1, _BLOCK)).flatten(1)
+    # A group is every so many-th value, so that minima are of whole rows.
+    groups = values.unflatten(1, (size, -1))
+    group = groups.amin(1).topk(keep, 1, largest=False)[1]
+    inside = groups.gather(2, group[:, None].expand(-1, size, -1)).flatten(1)
     best, place = inside.topk(keep, 1, largest=False)
-    block = torch.div(place, _BLOCK, rounding_mode="floor")
-    return best, rank.gather(1, block) * _BLOCK + place % _BLOCK
+    row = torch.div(place, keep, rounding_mode="floor")
+    return best, row * (width // size) + group.gather(1, place - row * keep)
 
 
 def refit_codebooks(
