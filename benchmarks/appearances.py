@@ -1,6 +1,6 @@
 """Several codes a point: how far from a code for each point to one for each observation they go.
 
-    python benchmarks/appearances.py [--scenes fountain-P11 ...] [--stores none: drqed:4]
+    python benchmarks/appearances.py [--scenes fountain-P11 ...] [--stores none: drqed:4 shipped:6]
 
 All points, mutual nearest neighbours. ``way`` is the share of the correct matches that float
 descriptors for each observation have more than float means of each point. Bytes are of whole files.
@@ -11,15 +11,27 @@ import argparse
 import numpy as np
 from common import SCENES, Scene, bootstrap, load_scene, measure, print_table
 
+from hloc_dpqed.choices import SHIPPED
+from hloc_dpqed.codecs.shipped import shipped_codec, shipped_for
 from hloc_dpqed.compression.conf import CompressConf
 from hloc_dpqed.compression.engine import Compressor
+from hloc_dpqed.compression.source import SharedCodec
 from hloc_dpqed.evaluation.measures import Measures
+from hloc_dpqed.io.features import feature_kind
+from hloc_dpqed.maps.same_features import extractor_name
 from hloc_dpqed.threads import set_num_threads
 
 
 def measured(scene: Scene, conf: CompressConf, seeds: int) -> tuple[Measures, int, float]:
     """Measures, bytes of the file, and codes of a point."""
-    compressor = Compressor(scene.reference, scene.observations, conf)
+    codec = codec_hash = None
+    if conf.shared:
+        name = shipped_for(extractor_name(feature_kind(scene.features)), scene.features)
+        known = SharedCodec.of(shipped_codec(name))
+        codec, codec_hash = known.codec.head(conf.code_bytes), known.digest
+    compressor = Compressor(
+        scene.reference, scene.observations, conf, codec=codec, codec_hash=codec_hash
+    )
     compressed = compressor.compress(scene.reference.num_points)
     size = len(compressor.to_bytes(compressed))
     return (
@@ -54,10 +66,11 @@ def main() -> None:
             for codes in args.codes_per_point:
                 conf = CompressConf(
                     "all",
-                    codec,
+                    "nested" if codec == SHIPPED else codec,
                     int(size or 0),
                     code_targets="sharpened",
                     codes_per_point=codes,
+                    shared=codec == SHIPPED,
                 )
                 stores.append((f"{store}, {codes:g} a point".replace("none:", "float"), conf))
         found = []

@@ -13,7 +13,6 @@ measured; a second run measures only what is missing there.
 """
 
 import argparse
-import ast
 import json
 import tempfile
 import time
@@ -21,7 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import DATA, SCENES, PosedQuery, Scene, bootstrap, load_scene, measure, print_table
+from common import (
+    DATA,
+    SCENES,
+    PosedQuery,
+    Scene,
+    bootstrap,
+    load_scene,
+    measure,
+    parse_spec,
+    print_table,
+)
 
 from hloc_dpqed.choices import SHIPPED
 from hloc_dpqed.codecs import fit_codec
@@ -57,19 +66,6 @@ SPECS = [
 ]
 FOLDS = {"fountain-P11": 7, "castle-P30": 5, "south-building": 6, "south-building/xfeat": 6}
 RECALL = {"fountain-P11": (0.02, 0.1), "castle-P30": (0.02, 0.1)}  # else 0.01 units, 0.1 degrees
-
-
-def parse_spec(spec: str) -> tuple[str, int, dict[str, Any]]:
-    """``name:bytes:option=value`` to its parts; values are Python literals or plain words."""
-    name, size, *options = spec.split(":")
-    values: dict[str, Any] = {}
-    for option in options:
-        key, value = option.split("=")
-        try:
-            values[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            values[key] = value
-    return name, int(size), values
 
 
 def problem(

@@ -3,11 +3,13 @@
 The measures are those of ``hloc_dpqed.evaluation.measures``.
 """
 
+import ast
 import os
 import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hloc_dpqed.evaluation import measures
 from hloc_dpqed.evaluation.measures import (
@@ -35,6 +37,7 @@ __all__ = [
     "correct_pairs",
     "load_scene",
     "measure",
+    "parse_spec",
     "print_table",
     "spread",
 ]
@@ -118,6 +121,19 @@ def measure(
     """``measures.measure`` with the matcher and threshold of the benchmarks."""
     localizer = localizer or Localizer(compressed, matcher, ransac_thresh=RANSAC_PX)
     return measures.measure(localizer, queries, ransac_seeds)
+
+
+def parse_spec(spec: str) -> tuple[str, int, dict[str, Any]]:
+    """``name:bytes:option=value`` to its parts; values are Python literals or plain words."""
+    name, size, *options = spec.split(":")
+    values: dict[str, Any] = {}
+    for option in options:
+        key, value = option.split("=")
+        try:
+            values[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            values[key] = value
+    return name, int(size), values
 
 
 def spread(values: list[float], scale: float = 1, digits: int = 1) -> str:

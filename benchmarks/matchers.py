@@ -6,9 +6,12 @@
         --matchers NN-mutual superglue --matcher_weights superglue_outdoor.pth
     python benchmarks/matchers.py --scenes castle-P30/aliked \
         --matchers NN-mutual aliked+lightglue aliked+lightglue-fast
+    python benchmarks/matchers.py --scenes castle-P30/aliked --matchers aliked+lightglue \
+        --codes drqed:1:tune drqed:2:used_bits=12:tune
 
 A row is one descriptor store: float descriptors for each observation (what hloc matches), float
-for each point, and codes. All points are kept. 'change' is the mean paired difference of the
+for each point, and codes, written as in benchmarks/codecs.py; with ``tune`` they are tuned for the
+scene's LightGlue. All points are kept. 'change' is the mean paired difference of the
 correct matches from float per observation with the same matcher, with its 95 % interval over the
 queries. 'seconds' are the processor's to match a query. Each cell is written to ``--output`` as it
 is measured, and a second run measures only what is missing there.
@@ -22,7 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RANSAC_PX, SCENES, Scene, bootstrap, load_scene, measure, print_table
+from common import (
+    RANSAC_PX,
+    SCENES,
+    Scene,
+    bootstrap,
+    load_scene,
+    measure,
+    parse_spec,
+    print_table,
+)
 from results import THRESHOLDS, measures_of
 
 from hloc_dpqed.compression.conf import CompressConf
@@ -33,15 +45,40 @@ from hloc_dpqed.mapfile import map_info, read_map, write_map
 from hloc_dpqed.matching.nearest_neighbor import NN_CONFS
 from hloc_dpqed.threads import set_num_threads
 
-Store = tuple[str, int, str]  # codec, bytes of a code, granularity
+TUNE = ":tune"  # ends the name of a code that is tuned for the scene's LightGlue
+Store = tuple[str, str]  # CODEC:BYTES[:option=value ...][:tune], granularity
+
+
+def configuration(scene: Scene, store: Store, seed: int) -> CompressConf:
+    """How the map of a store is compressed: all points are kept."""
+    spec, granularity = store
+    tune = spec.endswith(TUNE)
+    codec, code_bytes, options = parse_spec(spec.removesuffix(TUNE))
+    return CompressConf(
+        "all",
+        codec,
+        code_bytes,
+        granularity,
+        seed,
+        code_targets=options.pop("code_targets", None),
+        codec_options=options,
+        tuned_for=f"{scene.name.split('/')[1]}+lightglue" if tune else None,
+    )
+
+
+def label_of(store: Store) -> str:
+    codec, code_bytes, *options = store[0].split(":")
+    if codec == "none":
+        return f"float per {store[1]}"
+    more = f" ({', '.join(options)})" if options else ""
+    return f"{codec} {code_bytes} B{more} per {store[1]}"
 
 
 def run_cells(
     scene: Scene, store: Store, ways: dict[Path, tuple[str, bool]], args: argparse.Namespace
 ) -> None:
     """Fit and write the store's map once, then measure each (matcher, symmetric) into its file."""
-    codec, code_bytes, granularity = store
-    conf = CompressConf("all", codec, code_bytes, granularity, args.seed)
+    conf = configuration(scene, store, args.seed)
     compressor = Compressor(scene.reference, scene.observations, conf)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "map.dpqed"
@@ -115,7 +152,7 @@ def main() -> None:
         "--codes",
         nargs="+",
         default=["pq:4", "pq:8", "dpqed:4", "dpqed:8", "drqed:4", "drqed:8"],
-        help="CODEC:BYTES of each row",
+        help="CODEC:BYTES[:option=value ...][:tune] of each row",
     )
     parser.add_argument("--num_retrieved", type=int, default=20, help="images a query")
     parser.add_argument("--ransac_seeds", type=int, default=10)
@@ -124,18 +161,27 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/matchers"))
     args = parser.parse_args()
     set_num_threads(args.threads)
-    stores: list[Store] = [("none", 0, "observation"), ("none", 0, "point")]
-    stores += [(c.split(":")[0], int(c.split(":")[1]), "point") for c in args.codes]
+    stores: list[Store] = [("none:0", "observation"), ("none:0", "point")]
+    stores += [(code, "point") for code in args.codes]
     for name in args.scenes:
         scene = None
         rows = []
         baseline: dict[str, np.ndarray] = {}
         for store in stores:
-            codec, code_bytes, granularity = store
-            symmetries = [False, True] if args.symmetric and codec != "none" else [False]
+            quantized = not store[0].startswith("none")
+            symmetries = [False, True] if args.symmetric and quantized else [False]
             ways = {}
             for matcher, symmetric in [(m, s) for m in args.matchers for s in symmetries]:
-                words = [*store, args.seed, args.num_retrieved, args.ransac_seeds, matcher]
+                spec = store[0].split(":")
+                words = [
+                    *spec[:2],
+                    store[1],
+                    *spec[2:],
+                    args.seed,
+                    args.num_retrieved,
+                    args.ransac_seeds,
+                    matcher,
+                ]
                 words = [name.replace("/", "-"), *words, *(["symmetric"] if symmetric else [])]
                 ways[args.output / f"{'_'.join(map(str, words))}.json"] = (matcher, symmetric)
             missing = {file: way for file, way in ways.items() if not file.is_file()}
@@ -145,11 +191,10 @@ def main() -> None:
                     for query in scene.queries:
                         del query.retrieved[args.num_retrieved :]
                 run_cells(scene, store, missing, args)
-            label = "float" if codec == "none" else f"{codec} {code_bytes} B"
             for file, (matcher, symmetric) in ways.items():
                 cell = json.loads(file.read_text())
                 base = baseline.setdefault(matcher, np.array(cell["correct"]))
-                full = f"{label} per {granularity}" + (", symmetric" if symmetric else "")
+                full = label_of(store) + (", symmetric" if symmetric else "")
                 rows.append(table_row(full, matcher, cell, name, base))
         limits = " ".join(f"{t:g}/{r:g}" for t, r in THRESHOLDS[name.split("/")[0]])
         print(f"\n### {name}, {args.num_retrieved} images a query\n")

@@ -23,6 +23,7 @@ MATCHERS = (
     "superpoint+lightglue", "disk+lightglue", "aliked+lightglue", "superpoint+lightglue-fast",
     "disk+lightglue-fast", "aliked+lightglue-fast", "adalam", "xfeat+lighterglue",
 )  # fmt: skip
+TUNABLE = tuple(name for name in MATCHERS if "+lightglue" in name)  # codecs can be tuned for them
 EXTRACTORS = ("sift", "aliked", "disk", "xfeat", "superpoint")  # that map and localize run
 EXPORT_FORMATS = ("hloc", "colmap", "text")
 POSE_ESTIMATORS = ("pycolmap", "poselib")

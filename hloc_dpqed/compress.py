@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .choices import BUDGET_SCOPES, CODEC_TRAIN, GRANULARITIES, SHIPPED
+from .choices import BUDGET_SCOPES, CODEC_TRAIN, GRANULARITIES, SHIPPED, TUNABLE
 from .codecs import HEADED, Codec, sharpens
 from .codecs.file import codec_made, read_codec
 from .codecs.shipped import SIMILARITY, check_described, shipped_codecs, shipped_for
@@ -19,7 +19,7 @@ from .io.features import descriptor_dimension, feature_kind, read_global_descrip
 from .io.model import read_observations, read_reference
 from .io.sizes import format_size, parse_size
 from .logger import logger
-from .maps.same_features import extractor_name
+from .maps.same_features import check_matched, extractor_name
 from .options import (
     check_code_bytes,
     check_codec_options,
@@ -68,6 +68,7 @@ def main(
     matcher_weights: Path | None = None,
     calibrate: bool = False,
     codes_per_point: float = CompressConf.codes_per_point,
+    tune: bool = False,
 ) -> Path:
     """Write the compressed map of an hloc model.
 
@@ -94,10 +95,12 @@ def main(
             extractor of ``features``). The map then holds its hash instead of the codec.
         codec_train, code_targets: see ``CompressConf``.
         matcher, matcher_weights: what the map will be matched with, as for ``localize``: the
-            planner's held-out images are. Without a plan to make they change nothing and are
-            refused.
+            planner's held-out images are, and the network that ``tune`` takes. Without a plan to
+            make or a codec to tune they change nothing and are refused.
         codes_per_point: see ``CompressConf``. The file counts a point of several codes several
             times; ``num_points``, ``fraction`` count it once.
+        tune: train the codebooks of ``drqed`` further, through the frozen network of ``matcher``,
+            a ``+lightglue`` one (``matching.tuning``).
         calibrate: localize held-out database images, and store what their errors tell of the
             confidence of poses (``planning.calibrate``).
 
@@ -135,17 +138,20 @@ def main(
         codec_train=codec_train,
         code_targets=code_targets,
         codes_per_point=codes_per_point,
+        tuned_for=matcher if tune else None,
         shared=shared is not None,
     )
     check_arguments(conf, budget, budget_scope, num_points, fraction, target_recall)
     planning = asked.get("planned", False) or target_recall is not None
-    if matcher != "NN-mutual" and not planning:
+    if matcher != "NN-mutual" and not planning and not tune:
         raise InputError(
-            f"--matcher {matcher}: only a plan depends on it; pass --budget without --codec and "
-            "--code_bytes, or --target_recall"
+            f"--matcher {matcher}: only a plan depends on it, and --tune; pass --budget without "
+            "--codec and --code_bytes, --target_recall, or --tune"
         )
     check_matcher(matcher, matcher_weights)
-    if matcher != "NN-mutual":
+    if tune:
+        check_tuned(conf, planning)
+    if matcher != "NN-mutual" and planning:
         asked["matcher"] = matcher
     trial_matcher = TrialMatcher(matcher, matcher_weights)
     check_output(output)
@@ -160,6 +166,8 @@ def main(
     if reference.visibility.num_observations == 0:
         raise InputError(f"{reference_sfm}: no image of the model sees a 3D point")
     observations = read_observations(reference, features, progress)
+    if conf.tuned_for is not None:
+        check_matched(feature_kind(features), observations.dim, conf.tuned_for)
     if shared is not None and shared.dim != observations.dim:
         raise InputError(
             f"{codec_file}: a codec of {shared.dim} dimensions, but {features} has descriptors of "
@@ -177,7 +185,7 @@ def main(
     known = None if shared is None else SharedCodec.of(shared)
     source = Source(reference, observations, features, described, known)
     with fit_folder(output) as resume:
-        work = Work(device, progress, resume)
+        work = Work(device, progress, resume, matcher_weights)
         if planning or (asked and not conf.shared):
             conf, planned_points = _planned(source, conf, work, trial_matcher)
             num_points = planned_points or num_points
@@ -272,6 +280,23 @@ def _planned(
     return conf, None
 
 
+def check_tuned(conf: CompressConf, planning: bool) -> None:
+    """Refuse to tune what cannot be tuned.
+
+    Raises:
+        InputError: in one line, which argument and what was expected.
+    """
+    if conf.tuned_for not in TUNABLE:
+        raise InputError(
+            f"--tune: --matcher {conf.tuned_for} has no network to tune for; expected one of "
+            f"{', '.join(TUNABLE)}"
+        )
+    if conf.shared or conf.codec != "drqed" or conf.granularity != "point":
+        raise InputError("--tune: takes --codec drqed and a code for each point")
+    if planning:
+        raise InputError("--tune: a plan does not tune; pass --code_bytes")
+
+
 def check_arguments(
     conf: CompressConf,
     budget: str | int | None,
@@ -307,7 +332,7 @@ def check_arguments(
     if conf.codes_per_point > 1 and conf.granularity != "point":
         raise InputError("--codes_per_point: with --granularity observation each has one already")
     check_code_bytes(conf.codec, conf.code_bytes)
-    check_codec_options(conf.codec, conf.codec_options)
+    check_codec_options(conf.codec, conf.codec_options, conf.tuned_for is not None)
     check_selector_options(conf.selector, conf.selector_options)
     check_seed(conf.seed)
     if sum(value is not None for value in (budget, target_recall, num_points, fraction)) > 1:

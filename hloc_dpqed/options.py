@@ -28,6 +28,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "grid": (1, 1000),
     "grid_weight": (0, 1e9),
     "hidden": (1, 4096),
+    "keypoints": (1, 65_536),
     "latent": (1, 65_536),
     "learning_rate": (_SMALLEST, 100),
     "margin": (0, 1000),
@@ -52,6 +53,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (_SMALLEST, 1e6),
     "tolerance": (0, 1),
     "triplet_weight": (0, 1e6),
+    "used_bits": (1, 16_384),
 }
 
 
@@ -146,15 +148,22 @@ def _value(text: str) -> Any:
     return text
 
 
-def check_codec_options(codec: str, options: dict[str, Any]) -> None:
+def check_codec_options(codec: str, options: dict[str, Any], tuned: bool = False) -> None:
     """Refuse options that the codec does not have, or values that it cannot use.
+
+    Args:
+        tuned: they are those of ``matching.tuning``.
 
     Raises:
         InputError: in one line, with the options that there are.
     """
     from .codecs import codec_class
 
-    if options:
+    if options and tuned:
+        from .matching.tuning import tuned_codec
+
+        _check(f"--tune: codec {codec}", tuned_codec, options, {})
+    elif options:
         _check(f"codec {codec}", codec_class(codec).fit, options, {})
 
 
@@ -239,7 +248,7 @@ def code_sizes(codec: str, dim: int, options: dict[str, Any] | None = None) -> l
     Args:
         codec: its name.
         dim: of the descriptors.
-        options: of the codec; ``bits`` and ``splits`` matter.
+        options: of the codec; ``bits``, ``used_bits`` and ``splits`` matter.
     """
     options = options or {}
     bits = options.get("bits") or (4 if codec == "pca" else 8)
@@ -247,6 +256,10 @@ def code_sizes(codec: str, dim: int, options: dict[str, Any] | None = None) -> l
     if codec in ("none", "sq8", "sign", "rabitq"):
         return None
     if codec == "drqed":
+        used = options.get("used_bits")
+        if used is not None:
+            fits = used >= 1 and (not isinstance(bits, list) or sum(bits) == used)
+            return [-(-used // 8)] if fits else []
         if isinstance(bits, list):
             return [sum(bits) // 8] if sum(bits) % 8 == 0 else []
         # 4 bits a dimension are what quantizing each principal axis by itself takes; the residual

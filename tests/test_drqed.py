@@ -168,3 +168,23 @@ def test_damaged_tensors_are_input_errors():
 def test_results_are_on_the_cpu():
     codec = fit_codec("drqed", make_observations(300, 2), 4, device="cpu", **FAST)
     assert isinstance(codec.basis, np.ndarray)
+
+
+@pytest.mark.parametrize("used, bits", [(12, None), (12, [7, 5]), (9, None)])
+def test_bits_that_are_not_used_cost_nothing(used, bits):
+    observations = make_observations(3000, 2, dim=32)
+    codec = fit_codec("drqed", observations, 2, used_bits=used, bits=bits, **FAST)
+    assert sum(codec.bits) == 16 and sum(codec.bits[:-1]) == used
+    codes = codec.encode_points(observations)
+    assert codes.shape == (3000, 2) and (codes[:, 1] < 1 << used - 8).all()
+    # As many bits as are used, and a table of the entropy coder.
+    assert len(encode_arrays([codes])) < 3000 * used / 8 + 400
+    loaded = load_codec("drqed", codec.tensors(), codec.config())
+    np.testing.assert_array_equal(loaded.decode(codes), codec.decode(codes))
+    assert top1(codec, observations) > 0.1
+
+
+@pytest.mark.parametrize("used", [7, 17])
+def test_used_bits_must_reach_the_last_byte(used):
+    with pytest.raises(InputError, match=f"used_bits {used}: expected 9 to 16"):
+        fit_codec("drqed", make_observations(100, 2, dim=32), 2, used_bits=used, **FAST)

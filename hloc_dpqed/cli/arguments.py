@@ -81,7 +81,12 @@ def add_compress(sub: argparse.ArgumentParser) -> None:
     )
     _options(sub, "codec", "KEY=VALUE", "steps=300")
     _options(sub, "selector", "KEY=VALUE", "min_per_image=20")
-    _matcher_name(sub, "that the planner's trials match with: ")
+    _matcher_name(sub, "that the planner's trials match with, or that --tune is for: ")
+    sub.add_argument(
+        "--tune",
+        action="store_true",
+        help="train drqed's codebooks through the network of --matcher, a +lightglue one",
+    )
     sub.add_argument("--granularity", choices=GRANULARITIES, default="point")
     sub.add_argument(
         "--codes_per_point",

@@ -87,6 +87,7 @@ class DRQEDCodec(Codec):
         codec_budget_bytes: int | None = None,
         latent: int | None = None,
         bits: list[int] | None = None,
+        used_bits: int | None = None,
         temperature: float = 0.03,
         both_ways: bool = True,
         reconstruction_weight: float | None = None,
@@ -108,9 +109,11 @@ class DRQEDCodec(Codec):
 
         Args:
             codec_budget_bytes: bytes that codebooks and decoder may take; by default those of
-                float16 codebooks of ``code_bytes`` x 256 centroids of D dimensions.
+                float16 codebooks of 256 centroids of D dimensions for each byte that is used.
             latent, bits: dimension L of the centroids, and bits of each index; by default what
                 ``plan_codebooks`` makes of the budget.
+            used_bits: of the ``code_bytes``, such as 12 of two: the others are zero, which the map
+                file's entropy coder stores in nothing.
             temperature: of the softmax over cosine similarities.
             both_ways: ask each key for its anchor too, as mutual nearest neighbours do.
             reconstruction_weight: of the squared error to the point's target; by default an
@@ -132,7 +135,7 @@ class DRQEDCodec(Codec):
         from ..training.loop import minimise
         from ..training.losses import contrastive_loss, rate_loss, reconstruction_loss
         from .drqed_module import DRQEDModule
-        from .plan import plan_codebooks
+        from .plan import filled, plan_codebooks
 
         if len(observations) == 0:
             raise InputError("the map has no observation to fit a codec on")
@@ -153,7 +156,9 @@ class DRQEDCodec(Codec):
             seed=seed,
             bits=bits,
             latent=latent,
+            used_bits=used_bits,
         )
+        plan = filled(plan, code_bytes)
         num_centroids(len(rows), max(plan.bits), cls.name)  # warns where there are fewer
         sizes = [len(book) for book in plan.books]
         module = DRQEDModule(plan.books, plan.basis).to(device)
@@ -192,8 +197,8 @@ class DRQEDCodec(Codec):
                 both_ways,
                 None if alike is None else torch.from_numpy(alike).to(device),
             )
-            bits = sum(rate_loss(book)["total"].sum() for book in module.books)
-            rate = bits / (8 * plan.budget)
+            size = sum(rate_loss(book)["total"].sum() for book in module.books)
+            rate = size / (8 * plan.budget)
             return match["total"].mean() + reconstruction_weight * error + rate_weight * rate
 
         minimise(

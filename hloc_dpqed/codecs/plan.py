@@ -1,6 +1,6 @@
 """How drqed spends its bytes: number and size of codebooks, their dimension, the decoder. Ours."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -68,6 +68,7 @@ def plan_codebooks(
     seed: int = 0,
     bits: list[int] | None = None,
     latent: int | None = None,
+    used_bits: int | None = None,
 ) -> CodebookPlan:
     """The largest codebooks that fit the codec's byte budget.
 
@@ -82,18 +83,25 @@ def plan_codebooks(
         budget: bytes of the stored codec; by default those of float16 codebooks of 8-bit indices.
         seed: of the codebooks.
         bits, latent: given instead of planned.
+        used_bits: of the ``code_bytes``, all by default.
 
     Raises:
-        InputError: ``code_bytes`` is below 1, ``bits`` do not fill it, or the budget holds nothing.
+        InputError: ``code_bytes`` is below 1, ``bits`` or ``used_bits`` do not fill it, or the
+            budget holds nothing.
     """
     dim = rows.shape[1]
     if code_bytes < 1:
         raise InputError(f"--code_bytes {code_bytes}: drqed needs at least 1")
-    total = 8 * code_bytes
+    total = 8 * code_bytes if used_bits is None else used_bits
+    if not 8 * (code_bytes - 1) < total <= 8 * code_bytes:
+        raise InputError(
+            f"codec drqed: used_bits {used_bits}: expected {8 * code_bytes - 7} to "
+            f"{8 * code_bytes} with --code_bytes {code_bytes}"
+        )
     if bits is not None and (sum(bits) != total or not all(1 <= b <= 16 for b in bits)):
         raise InputError(f"codec drqed: bits {list(bits)} do not add up to {total}")
     if budget is None:
-        budget = code_bytes * 256 * dim * 2
+        budget = total * 32 * dim * 2
     choices = [tuple(bits or ())]
     if bits is None:
         widest = int(np.log2(max(len(rows) / POINTS_PER_CENTROID, 2)))
@@ -135,6 +143,19 @@ def plan_codebooks(
                     np.ascontiguousarray(basis[:, :dims]),
                 )
     raise InputError(f"codec drqed: no codec of {dim} dimensions fits {budget} bytes")
+
+
+def filled(plan: CodebookPlan, code_bytes: int) -> CodebookPlan:
+    """The plan with an index that is always 0 for the bits of the last byte that it leaves.
+
+    Its codebook has one centroid, of zeros to begin with. The map file's entropy coder stores bits
+    that are always zero in nothing.
+    """
+    rest = 8 * code_bytes - sum(plan.bits)
+    if rest == 0:
+        return plan
+    empty = np.zeros((1, plan.latent), np.float32)
+    return replace(plan, bits=(*plan.bits, rest), books=[*plan.books, empty])
 
 
 def _least(missing: np.ndarray, share: float) -> int:

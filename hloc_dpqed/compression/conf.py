@@ -30,7 +30,9 @@ class CompressConf:
             give one to each of a point's appearances (``scene.appearances``).
         code_targets: what a point's code should decode to: the 'mean' of its observations, or that
             mean 'sharpened' against the other points (``training.sharpen``); None leaves it to the
-            codec. Codes for each observation have no target.
+            codec, and is 'mean' for tuned ones. Codes for each observation have no target.
+        tuned_for: the learned matcher whose network the fitted codec is tuned for
+            (``matching.tuning``), None for nearest neighbours.
         shared: the codec is one of a file of its own (``Source.shared``), and none is fitted.
     """
 
@@ -47,11 +49,14 @@ class CompressConf:
     codec_train: str = "kept"
     code_targets: str | None = None
     codes_per_point: float = 1.0
+    tuned_for: str | None = None
     shared: bool = False
 
     @property
     def sharpens(self) -> bool:
         """Whether the codes aim at sharpened targets."""
+        if self.tuned_for is not None and self.code_targets is None:
+            return False  # sharpening is for nearest neighbours
         return self.granularity == "point" and sharpens(self.codec, self.code_targets)
 
 
@@ -63,11 +68,13 @@ class Work:
         device: torch device of the codecs that train.
         progress: show progress bars.
         resume: folder where interrupted fits continue, see ``fit_codec``.
+        matcher_weights: of the matcher that codecs are tuned for.
     """
 
     device: str = "cpu"
     progress: bool = False
     resume: Path | None = None
+    matcher_weights: Path | None = None
 
 
 DEFAULT_WORK = Work()

@@ -85,9 +85,17 @@ class Compressor:
         if self._given is not None:
             return self._given
         everything = self.conf.codec_train == "all"
-        fitted = fit_codec(
+        if everything:
+            rows = np.arange(self.reference.num_points)
+        fitted = self._fitted(rows) if self.conf.tuned_for is None else self._tuned(rows)
+        if everything:
+            self._given = fitted
+        return fitted
+
+    def _fitted(self, rows: np.ndarray) -> Codec:
+        return fit_codec(
             self.conf.codec,
-            self._observations_of(np.arange(self.reference.num_points) if everything else rows),
+            self._observations_of(rows),
             self.conf.code_bytes,
             seed=self.conf.seed,
             device=self.work.device,
@@ -95,9 +103,30 @@ class Compressor:
             resume=self.work.resume,
             **self.conf.codec_options,
         )
-        if everything:
-            self._given = fitted
-        return fitted
+
+    def _tuned(self, rows: np.ndarray) -> Codec:
+        """A codec tuned for ``conf.tuned_for`` on the points ``rows``.
+
+        Its codes come with it: what they decode to need not be what is nearest to the points' own
+        descriptors.
+        """
+        from ..matching.learned import load_fast_lightglue
+        from ..matching.tuning import tuned_codec
+
+        conf = self.conf
+        assert conf.tuned_for is not None
+        codec, codes = tuned_codec(
+            load_fast_lightglue(conf.tuned_for, self.work.matcher_weights),
+            self.reference,
+            self._observations_of(np.arange(self.reference.num_points)),
+            rows,
+            conf.code_bytes,
+            seed=conf.seed,
+            progress=self.work.progress,
+            **conf.codec_options,
+        )
+        self._encoded = codec, codes, np.ones(len(codes), bool)
+        return codec
 
     def _observations_of(self, rows: np.ndarray) -> Observations:
         """The observations of the points ``rows``, with what their codes should decode to."""

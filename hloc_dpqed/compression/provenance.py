@@ -22,6 +22,8 @@ def provenance(conf: CompressConf) -> dict[str, Any]:
         asked["code_targets"] = conf.code_targets
     if conf.codes_per_point != CompressConf.codes_per_point:
         asked["codes_per_point"] = conf.codes_per_point
+    if conf.tuned_for is not None:
+        asked["tuned_for"] = conf.tuned_for
     return {
         "conf": {
             "selector": conf.selector,

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 # Of a view that is believed: in one from a false place the network matches 2 to 8 % of a photo of
 # another building, in one from the right place half of the points.
 LEAST_VIEW_MATCHES, LEAST_VIEW_SHARE = 30, 0.2
+# Bytes of a code up to which several points of an image share one: the networks then take points
+# for ones without a match too early, and must not drop them.
+SHORT_CODES = 1
 VOTING_KEYPOINTS = 256  # that tell the images which look like a query
 
 
@@ -79,12 +82,13 @@ class MapMatcher:
         if matcher not in NN_CONFS:
             from ..matching import learned  # needs torch
 
+            prune = compressed.codec.code_size > SHORT_CODES
             if matcher in learned.FAST_FEATURES:
-                network = learned.load_fast_lightglue(matcher, matcher_weights, device)
+                network = learned.load_fast_lightglue(matcher, matcher_weights, device, prune)
                 self._match_pair = learned.processor_matcher(network)
                 self._network = network.for_views()
             else:
-                self._match_pair = learned.load_matcher(matcher, matcher_weights, device)
+                self._match_pair = learned.load_matcher(matcher, matcher_weights, device, prune)
         elif matcher_weights is not None:
             raise InputError(f"--matcher_weights: {matcher} has no weights")
         self._solver = solver

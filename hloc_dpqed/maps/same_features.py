@@ -82,16 +82,22 @@ def check_matcher(compressed: CompressedMap, matcher: str) -> None:
     Raises:
         InputError: it is for another extractor's, or for descriptors of another dimension.
     """
+    check_matched(features_of(compressed), compressed.codec.dim, matcher)
+
+
+def check_matched(kind: dict[str, Any], own_dim: int, matcher: str) -> None:
+    """``check_matcher`` for features of a ``kind``, by ``io.features.feature_kind``, with
+    descriptors of ``own_dim`` dimensions."""
     wanted = "superpoint" if matcher.startswith("superglue") else matcher.split("+")[0]
     if wanted not in _MATCHED_DIMS:
         return
-    own = extractor_name(features_of(compressed))
+    own = extractor_name(kind)
     dim = _MATCHED_DIMS[wanted]
-    if compressed.codec.dim != dim:
+    if own_dim != dim:
         told = f" of {own}" if own else ""
         raise InputError(
             f"--matcher {matcher} takes descriptors of {dim} dimensions, but the map was made from "
-            f"descriptors of {compressed.codec.dim}{told}"
+            f"descriptors of {own_dim}{told}"
         )
     if own and own != wanted:
         raise InputError(

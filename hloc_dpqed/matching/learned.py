@@ -57,7 +57,9 @@ FROM_HLOC = ("superglue", "superglue-fast")
 PAIR_MATCHERS = (*FROM_HLOC, *LIGHTGLUE_FEATURES, *FAST_FEATURES, "adalam", "xfeat+lighterglue")
 
 
-def load_matcher(name: str, weights: Path | None = None, device: str = "cpu") -> PairMatcher:
+def load_matcher(
+    name: str, weights: Path | None = None, device: str = "cpu", prune: bool = True
+) -> PairMatcher:
     """A matcher of image pairs.
 
     Args:
@@ -69,6 +71,8 @@ def load_matcher(name: str, weights: Path | None = None, device: str = "cpu") ->
             that carries them (``PACKAGES``); else the matcher's library looks for its own, and may
             try to download them.
         device: torch device.
+        prune: whether kornia's networks drop keypoints on the way that seem to have no match, as
+            published.
 
     Raises:
         InputError: an unknown matcher; a library, its code or its weights are missing or wrong.
@@ -76,10 +80,10 @@ def load_matcher(name: str, weights: Path | None = None, device: str = "cpu") ->
     if name.startswith("hloc:") or name in FROM_HLOC:
         return _from_hloc(name.removeprefix("hloc:"), weights, device)
     if name in LIGHTGLUE_FEATURES:
-        net = kornia_lightglue(LIGHTGLUE_FEATURES[name], weights)
+        net = kornia_lightglue(LIGHTGLUE_FEATURES[name], weights, **_pruning(prune))
         return lightglue_matcher(net.eval().to(device), device)
     if name in FAST_FEATURES:
-        return processor_matcher(load_fast_lightglue(name, weights, device))
+        return processor_matcher(load_fast_lightglue(name, weights, device, prune))
     if name == "adalam":
         if weights is not None:
             raise InputError("--matcher_weights: adalam has no weights")
@@ -87,7 +91,7 @@ def load_matcher(name: str, weights: Path | None = None, device: str = "cpu") ->
     if name == "xfeat+lighterglue":
         weights = weights or published_weights("xfeat")
         if weights is not None and Path(weights).suffix in (".pt", ".pth"):
-            net = kornia_lightglue("xfeat", weights)
+            net = kornia_lightglue("xfeat", weights, **_pruning(prune))
             return lightglue_matcher(net.eval().to(device), device)
         return _lighterglue(weights)
     raise InputError(
@@ -266,20 +270,29 @@ def lightglue_matcher(net: torch.nn.Module, device: str = "cpu") -> PairMatcher:
     return match
 
 
+def _pruning(prune: bool) -> dict[str, float]:
+    return {} if prune else {"width_confidence": -1.0}
+
+
 def load_fast_lightglue(
-    name: str, weights: Path | None = None, device: str = "cpu"
+    name: str, weights: Path | None = None, device: str = "cpu", prune: bool = True
 ) -> FastLightGlue:
-    """The network of one of ``FAST_FEATURES``, with bfloat16 products where the processor has them.
+    """The network of a ``+lightglue`` matcher, or of its ``-fast`` variant.
+
+    Its products are in bfloat16 where the processor has them.
 
     Raises:
         InputError: see ``load_matcher``; or the device is not the processor.
     """
+    features = (LIGHTGLUE_FEATURES | FAST_FEATURES).get(name)
+    if features is None:
+        raise InputError(f"--matcher {name}: not one of {', '.join(LIGHTGLUE_FEATURES)}")
     if torch.device(device).type != "cpu":
         raise InputError(
             f"--matcher {name} runs on the processor, not on {device}: pass --device cpu, or "
             f"--matcher {name.removesuffix('-fast')}"
         )
-    net = kornia_lightglue(FAST_FEATURES[name], weights).eval()
+    net = kornia_lightglue(features, weights, **_pruning(prune)).eval()
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return FastLightGlue(net, torch.bfloat16 if native and native() else torch.float32)
 

@@ -8,6 +8,7 @@ query, and products may be in bfloat16.
 """
 
 import copy
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,6 +30,30 @@ class Tokens(NamedTuple):
 
     def keep(self, rows: torch.Tensor) -> "Tokens":
         return Tokens(self.x[rows], self.cos[rows], self.sin[rows])
+
+
+class LogAssignment(NamedTuple):
+    """What the network says of each pair of keypoints and of each keypoint.
+
+    Attributes:
+        similarity: (M, N) float32.
+        query, image: (M,), (N,) logits that a keypoint has a match.
+    """
+
+    similarity: torch.Tensor
+    query: torch.Tensor
+    image: torch.Tensor
+
+    def of_pairs(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Logarithms of the assignment's entries (paper, equation 8): (k,)."""
+        sim = self.similarity
+        return (
+            2 * sim[rows, columns]
+            - sim.logsumexp(1)[rows]
+            - sim.logsumexp(0)[columns]
+            + F.logsigmoid(self.query)[rows]
+            + F.logsigmoid(self.image)[columns]
+        )
 
 
 @dataclass(frozen=True)
@@ -112,7 +137,15 @@ class FastLightGlue:
     def tokens(
         self, keypoints: torch.Tensor, descriptors: torch.Tensor, size: tuple[int, int]
     ) -> Tokens:
+        """``first_tokens`` without gradients."""
+        return self.first_tokens(keypoints, descriptors, size)
+
+    def first_tokens(
+        self, keypoints: torch.Tensor, descriptors: torch.Tensor, size: tuple[int, int]
+    ) -> Tokens:
         """An image's tokens after the first self-attention, which no other image enters.
+
+        Differentiable in the descriptors, as ``log_assignments`` are in the tokens.
 
         Args:
             keypoints: (N, 2) float32 pixels, clamped to the image here.
@@ -160,6 +193,29 @@ class FastLightGlue:
             b._replace(x=self._mlp(block, b.x, from_a)),
         )
 
+    def log_assignments(
+        self, query: Tokens, image: Tokens, layers: Collection[int]
+    ) -> Iterator[LogAssignment]:
+        """What the network would answer after each of ``layers``, all keypoints kept.
+
+        The published networks are trained to answer after each layer (paper, section 3.3).
+        """
+        a, b = query, image
+        for layer in range(max(layers) + 1):
+            if layer:
+                a, b = self._attend_self(layer, a), self._attend_self(layer, b)
+            a, b = self._attend_cross(layer, a, b)
+            if layer in layers:
+                yield self._log_assignment(layer, a, b)
+
+    def _log_assignment(self, layer: int, a: Tokens, b: Tokens) -> LogAssignment:
+        head = self.net.log_assignment[layer]
+        scale = a.x.shape[1] ** 0.25
+        left, right = head.final_proj(a.x) / scale, head.final_proj(b.x) / scale
+        return LogAssignment(
+            left @ right.T, head.matchability(a.x).squeeze(1), head.matchability(b.x).squeeze(1)
+        )
+
     @torch.no_grad()
     def match(self, query: Tokens, image: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
         """Matches of two images from their ``tokens``.
@@ -204,12 +260,8 @@ class FastLightGlue:
 
     def _assign(self, layer: int, a: Tokens, b: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
         """Mutual maxima of the assignment above the threshold."""
-        head = self.net.log_assignment[layer]
-        scale = a.x.shape[1] ** 0.25
-        left, right = head.final_proj(a.x) / scale, head.final_proj(b.x) / scale
-        sim = left @ right.T
-        z_a = F.logsigmoid(head.matchability(a.x))
-        z_b = F.logsigmoid(head.matchability(b.x)).T
+        sim, query, image = self._log_assignment(layer, a, b)
+        z_a, z_b = F.logsigmoid(query)[:, None], F.logsigmoid(image)[None]
         rows, columns = sim.logsumexp(1, keepdim=True), sim.logsumexp(0, keepdim=True)
         # log softmax over both sides and the certainties, in place: one matrix in memory
         scores = sim.mul_(2).add_(z_a - rows).add_(z_b - columns)
