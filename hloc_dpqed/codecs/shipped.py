@@ -17,6 +17,7 @@ from .file import read_codec
 SIMILARITY = "similarity"  # in ``made``: mean cosine of what a codec was fitted on and its codes
 MORE_ERROR = 2.5  # times that of the codec's own training, which a map's descriptors may have
 _SAMPLE = 512  # descriptors that are looked at
+_RANDOM = 64  # random vectors beside them, whose similarities hardly differ
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -106,7 +107,7 @@ def check_described(
         return
     rows = np.arange(0, count, max(1, count // _SAMPLE))[:_SAMPLE]
     similarity = mean_similarity(codec, observations.descriptors[rows])
-    random = np.random.default_rng(0).standard_normal((_SAMPLE, codec.dim))
+    random = np.random.default_rng(0).standard_normal((_RANDOM, codec.dim))
     chance = mean_similarity(codec, normalise_rows(random))
     least = max(1 - MORE_ERROR * (1 - trained), (trained + chance) / 2)
     if similarity < least:
