@@ -261,3 +261,8 @@ def test_a_network_that_does_not_prune(tmp_path):
     )
     assert kept.width_confidence > 0 > all_of_them.width_confidence
     assert kept.depth_confidence == all_of_them.depth_confidence > 0
+
+
+@pytest.mark.parametrize("kept, steps", [(300, 200), (10_240, 500), (10**6, 1000)])
+def test_each_point_is_shown_as_often_up_to_a_limit(kept, steps):
+    assert tuning.planned_steps(kept, 512) == steps

@@ -33,6 +33,7 @@ from .lightglue import FastLightGlue, LogAssignment
 MATCHED = 0.6  # of the keypoints of the image that stands for a query, at most
 LEAST_COMMON = 30  # points that a pair of images shares
 FOUND, LAST = 0.2, 20  # share of matches that is to be expected in the last steps
+VISITS, LEAST_STEPS, MOST_STEPS = 25, 200, 1000
 UNMATCHED = 0.3  # weight of the keypoints without a match
 BEAM, ENCODE_ROWS = 16, 256  # of the search for codes
 
@@ -210,6 +211,11 @@ def start(
     return indices, [book.astype(np.float32) for book in found]
 
 
+def planned_steps(num_points: int, keypoints: int) -> int:
+    """As many steps of ``keypoints`` points as show each ``VISITS`` times, within limits."""
+    return min(max(math.ceil(VISITS * num_points / keypoints), LEAST_STEPS), MOST_STEPS)
+
+
 def tuned_codec(
     network: FastLightGlue,
     reference: ReferenceMap,
@@ -222,7 +228,7 @@ def tuned_codec(
     latent: int | None = None,
     bits: list[int] | None = None,
     used_bits: int | None = None,
-    steps: int = 200,
+    steps: int | None = None,
     learning_rate: float = 3e-3,
     keypoints: int = 512,
     progress: bool = False,
@@ -240,7 +246,8 @@ def tuned_codec(
         kept: (k,) int64, points of the compressed map, increasing.
         code_bytes, codec_budget_bytes, latent, bits, used_bits: as of ``drqed``.
         seed: of k-means and of the pairs.
-        steps, learning_rate: of Adam, with cosine decay.
+        steps, learning_rate: of Adam, with cosine decay. By default there are as many steps as show
+            each point ``VISITS`` times, 200 to 1,000.
         keypoints: of each image in a step, at most.
 
     Returns:
@@ -249,6 +256,8 @@ def tuned_codec(
     Raises:
         InputError: no two images share enough points; or the code size is not possible.
     """
+    if steps is None:
+        steps = planned_steps(len(kept), keypoints)
     for weight in network.net.parameters():
         weight.requires_grad_(False)
     with single_threaded():
