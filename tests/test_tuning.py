@@ -8,7 +8,7 @@ import torch
 from random_matchers import lightglue_state
 from synthetic import compressed_scene, make_scene
 
-from hloc_dpqed import compress
+from hloc_dpqed import append, compress
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.localization import Localizer
@@ -158,7 +158,7 @@ def test_the_start_is_near_in_the_networks_eyes(scene):
     assert error < 0.2 * chance
 
 
-def test_compress_tunes_and_stores_the_codes(scene, tmp_path, monkeypatch):
+def test_compress_tunes_and_stores_the_codes(scene, tmp_path, monkeypatch, caplog):
     made, _, _ = scene
     monkeypatch.setattr(
         "hloc_dpqed.matching.learned.load_fast_lightglue", lambda *_: small_network()
@@ -183,6 +183,12 @@ def test_compress_tunes_and_stores_the_codes(scene, tmp_path, monkeypatch):
     assert (maps[0].codec.codebooks[0] != maps[1].codec.codebooks[0]).any()
     assert maps[0].metadata["conf"]["tuned_for"] == "aliked+lightglue"
     assert maps[0].codec.bits == [6, 6, 4] and (maps[0].codes[:, 1] < 16).all()
+    # Codes of further points would not be found as these were, and others' networks see less.
+    with pytest.raises(InputError, match=r"was tuned for aliked\+lightglue"):
+        append.main(tmp_path / "1.dpqed", made.sfm, made.features, tmp_path / "more.dpqed")
+    caplog.clear()
+    Localizer(maps[0])
+    assert "tuned for aliked+lightglue" in caplog.text
 
 
 def test_a_network_that_finds_no_match_is_told(scene, caplog):

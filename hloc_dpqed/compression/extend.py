@@ -9,7 +9,7 @@ from ..codecs import sharpens
 from ..errors import InputError
 from ..maps.compressed import CompressedMap, GlobalDescriptors
 from ..maps.join import Common, also_seen, common_parts, distinct_cameras
-from ..maps.same_features import extractor_name, features_of
+from ..maps.same_features import extractor_name, features_of, tuned_for
 from ..scene.appearances import divided_points
 from ..scene.reference import (
     Observations,
@@ -240,6 +240,12 @@ def _check(
 ) -> None:
     if compressed.granularity != "point":
         raise InputError(f"{names}: a map of a code for each observation cannot be extended")
+    tuned = tuned_for(compressed)
+    if tuned is not None:
+        raise InputError(
+            f"{names}: the map's codec was tuned for {tuned}, which finds the codes of all points "
+            "at once; compress the whole model instead"
+        )
     if observations.dim != compressed.codec.dim:
         raise InputError(
             f"{names}: descriptors of {observations.dim} dimensions, but the map was made from "

@@ -20,6 +20,13 @@ def features_of(compressed: CompressedMap) -> dict[str, Any]:
     return recorded if isinstance(recorded, dict) else {}
 
 
+def tuned_for(compressed: CompressedMap) -> str | None:
+    """The learned matcher that the map's codec was tuned for, None where it was not."""
+    conf = compressed.metadata.get("conf")
+    name = conf.get("tuned_for") if isinstance(conf, dict) else None
+    return name if isinstance(name, str) else None
+
+
 def check_dimension(compressed: CompressedMap, dim: int, where: str) -> None:
     """Check that a query's descriptors are of the map's dimension.
 
@@ -76,6 +83,8 @@ def check_extractor(
 def check_matcher(compressed: CompressedMap, matcher: str) -> None:
     """Check that a learned matcher is for the map's features, where the map tells them.
 
+    Warns where the map's codec was tuned for another one.
+
     Args:
         matcher: a name such as ``aliked+lightglue``; others are for any features.
 
@@ -83,6 +92,11 @@ def check_matcher(compressed: CompressedMap, matcher: str) -> None:
         InputError: it is for another extractor's, or for descriptors of another dimension.
     """
     check_matched(features_of(compressed), compressed.codec.dim, matcher)
+    tuned = tuned_for(compressed)
+    if tuned is not None and matcher.removesuffix("-fast") != tuned.removesuffix("-fast"):
+        logger.warning(
+            f"--matcher {matcher}: its codes were tuned for {tuned}, and may tell others little"
+        )
 
 
 def check_matched(kind: dict[str, Any], own_dim: int, matcher: str) -> None:
