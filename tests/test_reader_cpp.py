@@ -445,19 +445,22 @@ def test_matches(tmp_path, granularity):
 
 
 @pytest.mark.filterwarnings("ignore:codec")
-@pytest.mark.parametrize("name", ["none", "sign", "pq", "drqed", "nested"])
+@pytest.mark.parametrize("name", ["none", "sign", "pq", "drqed", "drqed of 12 bits", "nested"])
 def test_matches_in_int8(tmp_path, name):
     """Beside those of floats: the same but for close calls, similarities within a hundredth."""
     observations = make_observations(90, 4, dim=32, noise=0.05)
     size = {"none": 0, "sign": 4}.get(name, 2)
-    codec = fit_codec(name, observations, size, **SMALL_CODECS.get(name, {}))
+    options = SMALL_CODECS.get(name.split()[0], {})
+    if name != name.split()[0]:
+        options = {**options, "used_bits": 12}
+    codec = fit_codec(name.split()[0], observations, size, **options)
     made = make_map(num_points=90, num_images=4, granularity="point")
     made = replace(made, codec=codec, codes=codec.encode_points(observations))
     path = tmp_path / "map.dpqed"
     write_map(path, made)
     query = observations.descriptors[:60].astype(np.float32)
     exact, near = (
-        cpp_matches(path, query, [0, 1, 2, 3], tmp_path, *options) for options in ((), ("--int8",))
+        cpp_matches(path, query, [0, 1, 2, 3], tmp_path, *how) for how in ((), ("--int8",))
     )
     similarity = {tuple(row[:3].astype(int)): row[3] for row in exact}
     both = [(row[3], similarity.get(tuple(row[:3].astype(int)))) for row in near]
