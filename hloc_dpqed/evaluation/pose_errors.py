@@ -50,8 +50,10 @@ def pose_error(estimated: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
         estimated, truth: (3, 4) float64 [R | t], camera from world.
     """
     rotation, true_rotation = estimated[:, :3], truth[:, :3]
-    centre = -rotation.T @ estimated[:, 3]
-    true_centre = -true_rotation.T @ truth[:, 3]
+    # Not as products of matrices, whose last digits may depend on where these lie in memory: a pose
+    # has no distance from itself.
+    centre = -(rotation * estimated[:, 3:]).sum(0)
+    true_centre = -(true_rotation * truth[:, 3:]).sum(0)
     # The sine keeps small angles that the cosine rounds away.
     difference = rotation @ true_rotation.T
     sine = np.linalg.norm(difference - difference.T) / (2 * np.sqrt(2))

@@ -103,12 +103,14 @@ def best_options(
                 for rows, cost in itertools.chain(*spread(costs, images_now)):
                     total.index_add_(0, rows, cost)
                 bar.update(len(images_now))
-            # The next round is among the best of this one, which come in order.
-            best = total.topk(min(FINALISTS, total.shape[1]), 1, largest=False)[1]
-            left, errors = left.gather(1, best), errors.gather(1, best)
-            options = options.gather(1, best[..., None].expand(-1, -1, options.shape[2]))
-            now[torch.from_numpy(which)] = options[:, 0]
-    return left[:, 0].numpy()
+            chosen = total.argmin(1)
+            now[torch.from_numpy(which)] = options[torch.arange(len(which)), chosen]
+            if options.shape[1] > FINALISTS:  # the next round is among the best of this one
+                best = total.topk(FINALISTS, 1, largest=False)[1]
+                left, errors = left.gather(1, best), errors.gather(1, best)
+                options = options.gather(1, best[..., None].expand(-1, -1, options.shape[2]))
+                chosen = torch.zeros_like(chosen)
+    return left.gather(1, chosen[:, None])[:, 0].numpy()
 
 
 def _costs(
