@@ -1,5 +1,8 @@
 """append, merge, prune and remove on files: what is in the map afterwards, and what is refused."""
 
+import shutil
+
+import h5py
 import numpy as np
 import pytest
 from grown_maps import part_of
@@ -60,6 +63,20 @@ def test_append_gives_the_map_of_the_whole_model(scene, codec, maps, tmp_path):
     old = {tuple(code) for code in a.codes.tolist()}
     assert old <= {tuple(code) for code in grown.codes.tolist()}
     assert localized(scene, output, codec, tmp_path) == localized(scene, maps[0], codec, tmp_path)
+
+
+def test_features_of_other_keypoints_are_refused(scene, codec, maps, tmp_path):
+    shuffled = tmp_path / "feats-shuffled.h5"
+    shutil.copy(scene.features, shuffled)
+    rng = np.random.default_rng(0)
+    with h5py.File(shuffled, "r+") as file:
+        for name in read_reference(scene.sfm).image_names:
+            descriptors = file[name]["descriptors"]
+            descriptors[:] = descriptors[:][:, rng.permutation(descriptors.shape[1])]
+    output = tmp_path / "grown.dpqed"
+    with pytest.raises(InputError, match="do not describe the map's points"):
+        append.main(maps[1], scene.sfm, shuffled, output, codec_file=codec, progress=False)
+    assert not output.exists()
 
 
 def test_append_twice_adds_nothing(scene, codec, maps, tmp_path):

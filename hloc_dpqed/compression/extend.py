@@ -19,6 +19,10 @@ from ..scene.reference import (
 )
 from ..scene.visibility import Visibility
 
+# Observations that tell whether the features are the model's, and how many of them must look more
+# like their own point's code than like some other's: half of them do by chance.
+LEAST_SEEN, LEAST_LIKE_OWN = 50, 0.7
+
 
 def extend_map(
     compressed: CompressedMap,
@@ -66,6 +70,7 @@ def extend_map(
     new_row = np.full(reference.num_points, -1, np.int64)
     new_row[common.points[:, 1]] = common.points[:, 0]
     fresh = _new_images(reference, common)
+    _check_described(compressed, observations, new_row, fresh, names)
     seen = np.zeros(reference.num_points, bool)
     for j in fresh:
         seen[reference.visibility[j]] = True
@@ -134,6 +139,36 @@ def extend_map(
         confidence=None,  # it was calibrated on the map as it was
         metadata={**compressed.metadata, "appended": compressed.metadata.get("appended", 0) + 1},
     )
+
+
+def _check_described(
+    compressed: CompressedMap,
+    observations: Observations,
+    new_row: np.ndarray,
+    fresh: np.ndarray,
+    names: str,
+) -> None:
+    """Refuse features that are not those of the model's keypoints: in the images in common, points
+    look like their codes, or like codes of other points as often.
+
+    Args:
+        new_row, fresh: as of ``_seen_otherwise``.
+    """
+    mine = np.flatnonzero(
+        ~np.isin(observations.image_index, fresh) & (new_row[observations.point_index] >= 0)
+    )
+    if len(mine) < LEAST_SEEN:
+        return
+    codes = compressed.codes[new_row[observations.point_index[mine]]]
+    others = codes[np.random.default_rng(0).permutation(len(mine))]
+    alike = _similarity(compressed, observations, mine, codes)
+    share = float((alike > _similarity(compressed, observations, mine, others)).mean())
+    if share < LEAST_LIKE_OWN:
+        raise InputError(
+            f"{names}: the features do not describe the map's points: {share:.0%} of {len(mine)} "
+            f"observations look more like their point's code than like another's, expected "
+            f"{LEAST_LIKE_OWN:.0%} and more; are they those of the model's keypoints?"
+        )
 
 
 def _seen_otherwise(
