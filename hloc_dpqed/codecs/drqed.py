@@ -135,7 +135,7 @@ class DRQEDCodec(Codec):
         from ..training.loop import minimise
         from ..training.losses import contrastive_loss, rate_loss, reconstruction_loss
         from .drqed_module import DRQEDModule
-        from .plan import filled, plan_codebooks
+        from .plan import plan_codebooks
 
         if len(observations) == 0:
             raise InputError("the map has no observation to fit a codec on")
@@ -158,7 +158,6 @@ class DRQEDCodec(Codec):
             latent=latent,
             used_bits=used_bits,
         )
-        plan = filled(plan, code_bytes)
         num_centroids(len(rows), max(plan.bits), cls.name)  # warns where there are fewer
         sizes = [len(book) for book in plan.books]
         module = DRQEDModule(plan.books, plan.basis).to(device)

@@ -130,22 +130,19 @@ def plan_codebooks(
             dims = min(full, _whole_groups(_least(missing, MISSING_SHARE * left), dim))
         if planned_bytes(split, dims, dim, planned_step(left)) <= budget:
             sliced = [np.ascontiguousarray(book[:, :dims]) for book in books]
-            return CodebookPlan(split, dims, budget, sliced, np.ascontiguousarray(basis[:, :dims]))
+            kept = np.ascontiguousarray(basis[:, :dims])
+            return _filled(CodebookPlan(split, dims, budget, sliced, kept), code_bytes)
     # Nothing fits whole: the smallest codebooks in fewer dimensions.
     for split in choices[::-1]:
         for dims in range(full, 0, -GROUPS):
             if planned_bytes(split, dims, dim, coarsest) <= budget:
-                return CodebookPlan(
-                    split,
-                    dims,
-                    budget,
-                    start(split, dims),
-                    np.ascontiguousarray(basis[:, :dims]),
-                )
+                kept = np.ascontiguousarray(basis[:, :dims])
+                smallest = CodebookPlan(split, dims, budget, start(split, dims), kept)
+                return _filled(smallest, code_bytes)
     raise InputError(f"codec drqed: no codec of {dim} dimensions fits {budget} bytes")
 
 
-def filled(plan: CodebookPlan, code_bytes: int) -> CodebookPlan:
+def _filled(plan: CodebookPlan, code_bytes: int) -> CodebookPlan:
     """The plan with an index that is always 0 for the bits of the last byte that it leaves.
 
     Its codebook has one centroid, of zeros to begin with. The map file's entropy coder stores bits

@@ -17,7 +17,7 @@ from ..codecs.base import project
 from ..codecs.drqed import DRQEDCodec
 from ..codecs.drqed_module import DRQEDModule
 from ..codecs.packing import pack_bits
-from ..codecs.plan import CodebookPlan, filled, plan_codebooks
+from ..codecs.plan import CodebookPlan, plan_codebooks
 from ..codecs.shrink import shrink
 from ..errors import InputError
 from ..logger import logger
@@ -263,17 +263,14 @@ def tuned_codec(
     with single_threaded():
         sampler = PairSampler(reference, observations, kept, keypoints)
         aims = target_descriptors(observations)
-        plan = filled(
-            plan_codebooks(
-                aims[kept],
-                code_bytes,
-                codec_budget_bytes,
-                seed=seed,
-                bits=bits,
-                latent=latent,
-                used_bits=used_bits,
-            ),
+        plan = plan_codebooks(
+            aims[kept],
             code_bytes,
+            codec_budget_bytes,
+            seed=seed,
+            bits=bits,
+            latent=latent,
+            used_bits=used_bits,
         )
         codes, books = start(aims, kept, network, plan, seed)
         module = DRQEDModule(books, plan.basis)

@@ -95,4 +95,4 @@ def _search(trials: Trials, families: list[list[Plan]], budget: int, scope: str)
             refused.append(error)
     if not outcomes:
         raise least_refused(refused)
-    return best_first(outcomes, budget if scope == "total" else None)[0].plan
+    return best_first(outcomes, budget)[0].plan

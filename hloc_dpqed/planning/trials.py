@@ -1,5 +1,6 @@
 """Trials of plans on held-out images."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,7 +49,8 @@ class Outcome:
             infinite for failures.
         total_bytes: of the map file.
         correct: correct matches of a pseudo-query, on average.
-        whole_bytes: of the file of the full map with as large a share of its points, about.
+        whole_bytes: of the file of the full map with as large a share of its points, about; 0 where
+            the budget counts codes alone.
     """
 
     plan: Plan
@@ -164,7 +166,7 @@ class Trials:
         )
         compressed, data = compressor.fit_budget(budget, scope, slack=PLAN_SLACK)
         books = int(plan.codec_part * budget)
-        whole = books + round((len(data) - books) / self.share)
+        whole = 0 if scope == "codes" else books + round((len(data) - books) / self.share)
         return replace(self.measure(plan, compressed, len(data)), whole_bytes=whole)
 
     def measure(self, plan: Plan, compressed: CompressedMap, size: int) -> Outcome:
@@ -216,7 +218,7 @@ class Trials:
                     seen: set[str] = set()
                     ranked = _by_score(outcomes)
                     if start[0].shared:
-                        ranked = best_first(outcomes, budget if scope == "total" else None)
+                        ranked = best_first(outcomes, budget)
                     for best in ranked:
                         if waiting or best.plan.codec in seen:
                             continue
@@ -231,7 +233,7 @@ class Trials:
                         ]
         if not outcomes:
             raise least_refused(refused)
-        outcomes = best_first(outcomes, budget if scope == "total" else None)
+        outcomes = best_first(outcomes, budget)
         for outcome in outcomes:
             logger.info(
                 f"plan {outcome.plan}: {outcome.num_points} points, {outcome.total_bytes} bytes, "
@@ -275,7 +277,7 @@ def least_refused(errors: Sequence[InputError]) -> InputError:
     return min(too_large, key=lambda error: error.smallest, default=errors[-1])
 
 
-def best_first(outcomes: Sequence[Outcome], budget: int | None = None) -> list[Outcome]:
+def best_first(outcomes: Sequence[Outcome], budget: float = math.inf) -> list[Outcome]:
     """The best score first; before it, of those level with it, the one that keeps most points.
 
     Held-out images are few, and see a part of the map: where they cannot tell two plans apart, the
@@ -301,8 +303,7 @@ def best_first(outcomes: Sequence[Outcome], budget: int | None = None) -> list[O
         found += [
             o
             for o in several
-            if o.num_points >= most.num_points
-            and (budget is None or o.whole_bytes <= max(budget, most.whole_bytes))
+            if o.num_points >= most.num_points and o.whole_bytes <= max(budget, most.whole_bytes)
         ]
     best = max(found, key=lambda outcome: outcome.correct)
     return [best, *(o for o in ranked if o is not best)]
