@@ -70,14 +70,15 @@ def extend_map(
     new_row = np.full(reference.num_points, -1, np.int64)
     new_row[common.points[:, 1]] = common.points[:, 0]
     fresh = _new_images(reference, common)
-    _check_described(compressed, observations, new_row, fresh, names)
+    in_new = np.isin(observations.image_index, fresh)
+    _check_described(compressed, observations, new_row, ~in_new, names)
     seen = np.zeros(reference.num_points, bool)
     for j in fresh:
         seen[reference.visibility[j]] = True
     added = np.flatnonzero((new_row < 0) & seen)
     known = np.flatnonzero(new_row >= 0)
-    again = _seen_otherwise(compressed, observations, new_row, fresh, second_codes)
-    otherwise = np.isin(observations.image_index, fresh) & np.isin(observations.point_index, again)
+    again = _seen_otherwise(compressed, observations, new_row, in_new, second_codes)
+    otherwise = in_new & np.isin(observations.point_index, again)
     looks = divided_points(reference, observations, 1 + otherwise.astype(np.int64))
     first, second = looks.starts[:-1], looks.starts[again] + 1
     codes = _codes_of(
@@ -145,18 +146,17 @@ def _check_described(
     compressed: CompressedMap,
     observations: Observations,
     new_row: np.ndarray,
-    fresh: np.ndarray,
+    in_common: np.ndarray,
     names: str,
 ) -> None:
     """Refuse features that are not those of the model's keypoints: in the images in common, points
     look like their codes, or like codes of other points as often.
 
     Args:
-        new_row, fresh: as of ``_seen_otherwise``.
+        new_row: as of ``_seen_otherwise``.
+        in_common: (N,) bool, observations in images that the map has.
     """
-    mine = np.flatnonzero(
-        ~np.isin(observations.image_index, fresh) & (new_row[observations.point_index] >= 0)
-    )
+    mine = np.flatnonzero(in_common & (new_row[observations.point_index] >= 0))
     if len(mine) < LEAST_SEEN:
         return
     codes = compressed.codes[new_row[observations.point_index[mine]]]
@@ -175,19 +175,17 @@ def _seen_otherwise(
     compressed: CompressedMap,
     observations: Observations,
     new_row: np.ndarray,
-    fresh: np.ndarray,
+    in_new: np.ndarray,
     share: float,
 ) -> np.ndarray:
     """The model's points ((k,) int64, increasing) that may get a second code.
 
     Args:
         new_row: (P,) the map's point of each of the model's, -1 where it has none.
-        fresh: rows of the model's images that the map lacks.
+        in_new: (N,) bool, observations in images that the map lacks.
         share: of the map's points, at most.
     """
-    mine = np.flatnonzero(
-        np.isin(observations.image_index, fresh) & (new_row[observations.point_index] >= 0)
-    )
+    mine = np.flatnonzero(in_new & (new_row[observations.point_index] >= 0))
     points = observations.point_index[mine]
     apart = 1 - _similarity(compressed, observations, mine, compressed.codes[new_row[points]])
     total = np.bincount(points, apart, len(new_row))
