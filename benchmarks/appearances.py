@@ -9,16 +9,12 @@ descriptors for each observation have more than float means of each point. Bytes
 import argparse
 
 import numpy as np
-from common import SCENES, Scene, bootstrap, load_scene, measure, print_table
+from common import SCENES, Scene, bootstrap, load_scene, measure, print_table, shipped_with
 
 from hloc_dpqed.choices import SHIPPED
-from hloc_dpqed.codecs.shipped import shipped_codec, shipped_for
 from hloc_dpqed.compression.conf import CompressConf
 from hloc_dpqed.compression.engine import Compressor
-from hloc_dpqed.compression.source import SharedCodec
 from hloc_dpqed.evaluation.measures import Measures
-from hloc_dpqed.io.features import feature_kind
-from hloc_dpqed.maps.same_features import extractor_name
 from hloc_dpqed.threads import set_num_threads
 
 
@@ -26,8 +22,7 @@ def measured(scene: Scene, conf: CompressConf, seeds: int) -> tuple[Measures, in
     """Measures, bytes of the file, and codes of a point."""
     codec = codec_hash = None
     if conf.shared:
-        name = shipped_for(extractor_name(feature_kind(scene.features)), scene.features)
-        known = SharedCodec.of(shipped_codec(name))
+        known = shipped_with(scene.features)
         codec, codec_hash = known.codec.head(conf.code_bytes), known.digest
     compressor = Compressor(
         scene.reference, scene.observations, conf, codec=codec, codec_hash=codec_hash

@@ -20,19 +20,25 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from common import SCENES, Measures, Scene, bootstrap, load_scene, measure, print_table
+from common import (
+    SCENES,
+    Measures,
+    Scene,
+    bootstrap,
+    load_scene,
+    measure,
+    print_table,
+    shipped_with,
+)
 from scipy.stats import spearmanr
 
 from hloc_dpqed.choices import SHIPPED
-from hloc_dpqed.codecs.shipped import shipped_codec, shipped_for
 from hloc_dpqed.compression.conf import CompressConf
 from hloc_dpqed.compression.engine import Compressor
-from hloc_dpqed.compression.source import SharedCodec
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.io.atomic import write_bytes, write_text
-from hloc_dpqed.io.features import FeatureFile, feature_kind, read_global_descriptors
+from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
 from hloc_dpqed.mapfile import read_map, section_bytes
-from hloc_dpqed.maps.same_features import extractor_name
 from hloc_dpqed.planning.plans import (
     FRUGAL_LEVELS,
     FRUGAL_PIXELS,
@@ -66,12 +72,6 @@ ENTRIES = ("float16", "int8", "int4")
 PEER_SIZES = (2, 4, 8, 16)
 
 
-def codec_of(scene: Scene) -> SharedCodec:
-    """The codec that comes with the package for the scene's extractor."""
-    name = shipped_for(extractor_name(feature_kind(scene.features)), scene.features)
-    return SharedCodec.of(shipped_codec(name))
-
-
 def start_plans(family: str, scene: Scene, budget: int) -> list[Plan]:
     """Where the search of a family begins; precision and scores are those of ours."""
     dim = scene.observations.dim
@@ -79,7 +79,9 @@ def start_plans(family: str, scene: Scene, budget: int) -> list[Plan]:
     if family == "ours":
         return ours
     if family == SHIPPED:
-        return shared_plans(codec_of(scene).codec, scene.reference.num_points, budget, "total")
+        return shared_plans(
+            shipped_with(scene.features).codec, scene.reference.num_points, budget, "total"
+        )
     like = replace(ours[0], codec_part=0.0, options={})  # codes of the mean
     if family == "sign":
         return [replace(like, codec="sign", code_bytes=dim // 8)]
@@ -163,7 +165,7 @@ class Bench:
                     conf,
                     file.read,
                     global_descriptors=described,
-                    shared=codec_of(scene) if conf.shared else None,
+                    shared=shipped_with(scene.features) if conf.shared else None,
                 )
             trials.folder, trials.name = self.output, self.name.replace("/", "-")
             self._trials[family] = trials
@@ -193,7 +195,7 @@ class Bench:
             conf = plan.conf(base_conf(family, seed), budget)
             given: dict = {}
             if conf.shared:
-                shared = codec_of(scene)
+                shared = shipped_with(scene.features)
                 codec = shared.codec.head(conf.code_bytes)
                 given = {"codec": codec, "codec_hash": shared.digest}
             compressor = Compressor(scene.reference, scene.observations, conf, **given)
@@ -283,7 +285,7 @@ def rows_of_plans(
         plan = given_plan(text)
         family = {"drqed": "ours", SHIPPED: SHIPPED}.get(plan.codec, plan.codec)
         if family == SHIPPED:
-            codec = codec_of(bench.scene).codec.name
+            codec = shipped_with(bench.scene.features).codec.name
             plan = replace(plan, codec=codec, shared=True)
         name = text.replace(":", "-")
         try:

@@ -30,18 +30,17 @@ from common import (
     measure,
     parse_spec,
     print_table,
+    shipped_with,
 )
 
 from hloc_dpqed.choices import SHIPPED
 from hloc_dpqed.codecs import fit_codec
 from hloc_dpqed.codecs.file import codec_hash
-from hloc_dpqed.codecs.shipped import shipped_codec, shipped_for
 from hloc_dpqed.compression.conf import CompressConf
 from hloc_dpqed.compression.engine import Compressor
 from hloc_dpqed.io.atomic import write_text
-from hloc_dpqed.io.features import FeatureFile, feature_kind, read_global_descriptors
+from hloc_dpqed.io.features import FeatureFile, read_global_descriptors
 from hloc_dpqed.mapfile import map_info, read_map, write_map
-from hloc_dpqed.maps.same_features import extractor_name
 from hloc_dpqed.planning.holdout import hold_out
 from hloc_dpqed.scene.reference import Observations, ReferenceMap
 from hloc_dpqed.scene.spatial import spread_folds
@@ -108,8 +107,7 @@ def run_cell(
     name, size, options = parse_spec(spec)
     given = None
     if name == SHIPPED:
-        extractor = shipped_for(extractor_name(feature_kind(features)), features)
-        given = shipped_codec(extractor).head(size)
+        given = shipped_with(features).codec.head(size)
         name = given.name
     conf = CompressConf(
         "all", name, size or 4, "point", seed, code_targets=options.pop("code_targets", None)

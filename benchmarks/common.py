@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hloc_dpqed.codecs.shipped import shipped_codec, shipped_for
+from hloc_dpqed.compression.source import SharedCodec
 from hloc_dpqed.evaluation import measures
 from hloc_dpqed.evaluation.measures import (
     CORRECT_PX,
@@ -20,9 +22,11 @@ from hloc_dpqed.evaluation.measures import (
     correct_pairs,
 )
 from hloc_dpqed.evaluation.posed_queries import read_posed_queries
+from hloc_dpqed.io.features import feature_kind
 from hloc_dpqed.io.model import read_observations, read_reference
 from hloc_dpqed.localization.localizer import Localizer
 from hloc_dpqed.maps.compressed import CompressedMap
+from hloc_dpqed.maps.same_features import extractor_name
 from hloc_dpqed.scene.reference import Observations, ReferenceMap
 
 __all__ = [
@@ -39,6 +43,7 @@ __all__ = [
     "measure",
     "parse_spec",
     "print_table",
+    "shipped_with",
     "spread",
 ]
 
@@ -121,6 +126,12 @@ def measure(
     """``measures.measure`` with the matcher and threshold of the benchmarks."""
     localizer = localizer or Localizer(compressed, matcher, ransac_thresh=RANSAC_PX)
     return measures.measure(localizer, queries, ransac_seeds)
+
+
+def shipped_with(features: Path) -> SharedCodec:
+    """The codec that comes with the package for the extractor of a feature file."""
+    name = shipped_for(extractor_name(feature_kind(features)), features)
+    return SharedCodec.of(shipped_codec(name))
 
 
 def parse_spec(spec: str) -> tuple[str, int, dict[str, Any]]:

@@ -12,21 +12,19 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from common import DATA, SCENES, Scene, load_scene, measure, print_table
+from common import DATA, SCENES, Scene, load_scene, measure, print_table, shipped_with
 
 from hloc_dpqed.choices import SECOND_CODES
 from hloc_dpqed.codecs.base import Codec
 from hloc_dpqed.codecs.file import codec_hash
-from hloc_dpqed.codecs.shipped import shipped_codec, shipped_for
 from hloc_dpqed.compression.conf import CompressConf
 from hloc_dpqed.compression.engine import Compressor
 from hloc_dpqed.compression.extend import extend_map
 from hloc_dpqed.compression.smaller import smaller_map
-from hloc_dpqed.io.features import FeatureFile, feature_kind
+from hloc_dpqed.io.features import FeatureFile
 from hloc_dpqed.mapfile import canonical_map, to_bytes
 from hloc_dpqed.maps.compressed import CompressedMap
 from hloc_dpqed.maps.join import merge_maps
-from hloc_dpqed.maps.same_features import extractor_name
 from hloc_dpqed.planning.holdout import hold_out
 from hloc_dpqed.scene.reference import Observations, ReferenceMap
 from hloc_dpqed.threads import set_num_threads
@@ -64,8 +62,7 @@ def main() -> None:
         scene = load_scene(name)
         folder, _, features, _ = SCENES[name]
         path = DATA / Path(folder) / features
-        codec = shipped_codec(shipped_for(extractor_name(feature_kind(path)), path))
-        codec = codec.head(args.code_bytes)
+        codec = shipped_with(path).codec.head(args.code_bytes)
         count = scene.reference.num_images
         order = np.arange(count)
 
