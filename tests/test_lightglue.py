@@ -113,6 +113,45 @@ def test_nothing_is_left_after_pruning():
             head.matchability.bias.fill_(-1e4)
     found, scores = by_us(net, random_pair(0))
     assert found.shape == (0, 2) and len(scores) == 0
+    found, sure = in_view(net, random_pair(0))
+    assert found.shape == (0, 2) and sure == 0
+
+
+def in_view(net, pair):
+    fast = FastLightGlue(net)
+    fast.filter_threshold = 0.01
+    sides = [(torch.from_numpy(f.keypoints), torch.from_numpy(f.descriptors)) for f in pair]
+    return fast.match_view(*(fast.tokens(*side, SIZE) for side in sides))
+
+
+def test_a_view_has_the_mutual_matches_and_points_that_share_a_keypoint():
+    net = random_net(depth_confidence=-1, width_confidence=-1)
+    pair = random_pair(0)
+    sure = {
+        tuple(p)
+        for p, s in zip(*map(torch.Tensor.tolist, by_us(net, pair)), strict=True)
+        if s > 0.01
+    }
+    found, count = in_view(net, pair)
+    rows = {tuple(p) for p in found.tolist()}
+    assert sure <= rows and len(rows) == len(found) and count == len(sure)
+    assert len(found[:, 1].unique()) == len(found)  # a point has one keypoint
+    # A second copy of each point, next to it: neither is a mutual best twice.
+    twice = [
+        pair[0],
+        ImageFeatures(
+            np.repeat(pair[1].keypoints, 2, 0) + np.tile([[0, 0], [0.5, 0]], (190, 1)).astype("f4"),
+            np.repeat(pair[1].descriptors, 2, 0),
+            np.ones(380, np.float32),
+            SIZE,
+        ),
+    ]
+    found, count = in_view(net, twice)
+    assert count <= len(found[:, 0].unique()) < len(found)
+    keypoint = dict(found[:, [1, 0]].tolist())
+    both = [p for p in range(190) if 2 * p in keypoint and 2 * p + 1 in keypoint]
+    assert len(both) > 100
+    assert np.mean([keypoint[2 * p] == keypoint[2 * p + 1] for p in both]) > 0.95
 
 
 def test_networks_with_scales_are_refused():

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from ..matching.learned import PairMatcher
     from ..matching.lightglue import FastLightGlue
 
-# Of a view that is believed: in one from a false place the network matches 2 to 8 % of a photo of
-# another building, in one from the right place half of the points.
-LEAST_VIEW_MATCHES, LEAST_VIEW_SHARE = 30, 0.2
+# Of a view that is believed, of the matches that the network is sure of: in one from a false place
+# they are up to 3 % of a photo of another building, in one from the right place a third and more.
+LEAST_VIEW_MATCHES, LEAST_VIEW_SHARE = 30, 0.1
 # Bytes of a code up to which several points of an image share one: the networks then take points
 # for ones without a match too early, and must not drop them.
 SHORT_CODES = 1
@@ -151,31 +151,33 @@ class MapMatcher:
             if answer is not None and int(answer["num_inliers"]) >= least:
                 pose = answer["cam_from_world"].matrix()
                 view = view_from(self.map, points, codes, camera, pose)
-                matches = self._match_view(network, features, view)
+                matches, sure = self._match_view(network, features, view)
                 share = LEAST_VIEW_SHARE * min(len(features.keypoints), len(view.points))
-                if len(matches.pairs) >= max(LEAST_VIEW_MATCHES, share):
+                if sure >= max(LEAST_VIEW_MATCHES, share):
                     return [_seen_in(matches, self.map.places_seen(i)) for i in retrieved]
             if image is not None:
                 pairs.append(self._match_image(features, image))
                 found = pairs
         return pairs
 
-    def _match_view(self, network: FastLightGlue, features: ImageFeatures, view: View) -> Matches:
-        """Matches of a query with the points of a view, by map row."""
+    def _match_view(
+        self, network: FastLightGlue, features: ImageFeatures, view: View
+    ) -> tuple[Matches, int]:
+        """Matches of a query with the points of a view, by map row, and how many are sure."""
         query = torch.from_numpy(np.ascontiguousarray(features.descriptors, np.float32))
         decoded = self._descriptors(self._points.row_of_code[view.codes])
         if len(decoded) > MOST_POINTS:
             rows = most_plausible(query, decoded, MOST_POINTS)
             view, decoded = view.keep(rows), decoded[torch.from_numpy(rows)]
         if len(query) == 0 or len(decoded) == 0:
-            return Matches.empty()
+            return Matches.empty(), 0
         # Keypoints and camera are of one size: see ``features_for_camera``.
-        found, _ = network.match(
+        found, sure = network.match_view(
             network.tokens(torch.from_numpy(features.keypoints), query, view.image_size),
             network.tokens(torch.from_numpy(view.keypoints), decoded, view.image_size),
         )
         similarity = (query[found[:, 0]] * decoded[found[:, 1]]).sum(1)
-        return _with_points(Matches(found.numpy(), similarity.numpy()), view.points)
+        return _with_points(Matches(found.numpy(), similarity.numpy()), view.points), sure
 
     def _match_nearest(self, features: ImageFeatures, retrieved: Sequence[int]) -> list[Matches]:
         """Nearest neighbours in each retrieved image."""

@@ -8,12 +8,16 @@ query, and products may be in bfloat16.
 """
 
 import copy
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+
+# Of views: chosen on listed queries of castle-P30 and fountain-P11 (docs/hloc.md).
+VIEW_DEPTH_CONFIDENCE, VIEW_THRESHOLD = 0.99, 0.01
 
 
 class Tokens(NamedTuple):
@@ -96,13 +100,13 @@ class FastLightGlue:
             self._cross = [self._cross_block(t.cross_attn) for t in net.transformers]
 
     def for_views(self) -> "FastLightGlue":
-        """The same network, for views from a query's own place (``localization.view``).
+        """The same network, for views from a query's own place (``match_view``).
 
-        One call a query affords every layer, and such a view leaves so few false matches that less
-        certain ones may stay: together 1 to 2 % more correct matches.
+        Such a view leaves so few false matches that less certain ones may stay, and one call a
+        query affords to stop late.
         """
         other = copy.copy(self)
-        other.depth_confidence, other.filter_threshold = -1.0, 0.03
+        other.depth_confidence, other.filter_threshold = VIEW_DEPTH_CONFIDENCE, VIEW_THRESHOLD
         return other
 
     def _block(self, weight: Any, bias: Any, ffn: Any, out: Any) -> _Block:
@@ -223,6 +227,52 @@ class FastLightGlue:
         Returns:
             (k, 2) int64 rows of both, by row of the query, and (k,) float32 scores.
         """
+        outcome = self._run(query, image)
+        if outcome is None:
+            return torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0)
+        (sim, query_fit, image_fit), rows_a, rows_b = outcome
+        z_a, z_b = F.logsigmoid(query_fit)[:, None], F.logsigmoid(image_fit)
+        # log softmax over both sides and the certainties, in place: one matrix in memory
+        rows, columns = sim.logsumexp(1, keepdim=True), sim.logsumexp(0)
+        pairs, scores = self._mutual(sim.mul_(2).add_(z_a - rows).add_(z_b - columns))
+        return torch.stack([rows_a[pairs[:, 0]], rows_b[pairs[:, 1]]], 1), scores
+
+    @torch.no_grad()
+    def match_view(self, query: Tokens, view: Tokens) -> tuple[torch.Tensor, int]:
+        """Matches of a query with a view of what several images show.
+
+        A place that was triangulated twice, from different images, has two points in the view. A
+        point that is nobody's mutual best may so share a keypoint: the one that it looks most
+        like, where the assignment is above the threshold without the softmax over the view.
+
+        Returns:
+            (k, 2) int64 rows of both, and how many of them ``match`` of the network as published
+            gives: shared keypoints are many in a view from a false place.
+        """
+        outcome = self._run(query, view)
+        if outcome is None:
+            return torch.zeros(0, 2, dtype=torch.int64), 0
+        (sim, query_fit, view_fit), rows_a, rows_b = outcome
+        z_a, z_b = F.logsigmoid(query_fit)[:, None], F.logsigmoid(view_fit)
+        alone = sim - sim.logsumexp(0) + z_a + z_b
+        best, row = alone.max(0)
+        pairs, scores = self._mutual(alone.add_(sim).sub_(sim.logsumexp(1, keepdim=True)))
+        shares = best > math.log(self.filter_threshold)
+        shares[pairs[:, 1]] = False
+        columns = shares.nonzero().squeeze(1)
+        sure = int((scores > float(self.net.conf.filter_threshold)).sum())
+        pairs = torch.cat([pairs, torch.stack([row[columns], columns], 1)])
+        return torch.stack([rows_a[pairs[:, 0]], rows_b[pairs[:, 1]]], 1), sure
+
+    def _run(
+        self, query: Tokens, image: Tokens
+    ) -> tuple[LogAssignment, torch.Tensor, torch.Tensor] | None:
+        """The layers, until the network is sure.
+
+        Returns:
+            What it says of the rows of both sides that are left, and these rows; None where one
+            side has none.
+        """
         rows_a, rows_b = torch.arange(len(query.x)), torch.arange(len(image.x))
         total = len(query.x) + len(image.x)
         a, b = query, image
@@ -246,9 +296,8 @@ class FastLightGlue:
                 kept_b = self._kept(layer, b, confidence[1])
                 b, rows_b = b.keep(kept_b), rows_b[kept_b]
                 if len(rows_a) == 0 or len(rows_b) == 0:
-                    return torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0)
-        pairs, scores = self._assign(layer, a, b)
-        return torch.stack([rows_a[pairs[:, 0]], rows_b[pairs[:, 1]]], 1), scores
+                    return None
+        return self._log_assignment(layer, a, b), rows_a, rows_b
 
     def _kept(self, layer: int, tokens: Tokens, confidence: torch.Tensor | None) -> torch.Tensor:
         """Rows that stay: matchable ones, and those that the network is not sure of yet."""
@@ -258,13 +307,8 @@ class FastLightGlue:
             keep |= confidence <= self.net.confidence_thresholds[layer]
         return keep.nonzero().squeeze(1)
 
-    def _assign(self, layer: int, a: Tokens, b: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mutual maxima of the assignment above the threshold."""
-        sim, query, image = self._log_assignment(layer, a, b)
-        z_a, z_b = F.logsigmoid(query)[:, None], F.logsigmoid(image)[None]
-        rows, columns = sim.logsumexp(1, keepdim=True), sim.logsumexp(0, keepdim=True)
-        # log softmax over both sides and the certainties, in place: one matrix in memory
-        scores = sim.mul_(2).add_(z_a - rows).add_(z_b - columns)
+    def _mutual(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mutual maxima of (n, m) log scores, above the threshold, and their scores."""
         best = scores.max(1)
         mutual = scores.argmax(0)[best.indices] == torch.arange(len(scores))
         kept = (mutual & (best.values.exp() > self.filter_threshold)).nonzero().squeeze(1)
