@@ -22,7 +22,8 @@ def lightglue_of_hloc(matcher: str, weights: Path | None = None) -> Iterator[Non
     if not network.endswith("+lightglue"):
         yield
         return
-    if importlib.util.find_spec("torchvision") is None:
+    # A stand-in of an earlier call is a module without a spec, which find_spec refuses.
+    if "torchvision" not in sys.modules and importlib.util.find_spec("torchvision") is None:
         names = ("torchvision", "torchvision.models", "torchvision.models.resnet")
         sys.modules |= {name: types.ModuleType(name) for name in names}
         sys.modules["torchvision"].models = sys.modules["torchvision.models"]
