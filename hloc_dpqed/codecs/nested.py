@@ -30,6 +30,7 @@ _DECODE_ROWS = 64
 _MOST_GAIN = 1000  # per cent
 _VISITS, _RATE = 10, 0.02  # of the sharpening of targets
 _MOST_OPTIONS, _OPTIONS = 3 << 17, (8, 64)  # codes that a map's points choose from: in all, of each
+_MOST_COSTS, _BEAMS = 850_000_000, (_BEAM, 32)  # of a map's search behind the first book; its beams
 
 
 class NestedCodec(Codec):
@@ -166,8 +167,8 @@ class NestedCodec(Codec):
         *,
         seed: int = 0,
         max_rows: int = 1 << 20,
-        rounds: int = 2,
-        rounds_rows: int = 1 << 19,
+        rounds: int = 1,
+        rounds_rows: int = 1 << 20,
         beam: int = 4,
         gains: list[int] | None = None,
         progress: bool = False,
@@ -359,6 +360,8 @@ class ChosenCodes:
         self._targets = target_descriptors(observations)
         count = observations.num_points
         each = min(max(_MOST_OPTIONS // max(count, 1), _OPTIONS[0]), _OPTIONS[1])
+        later = sum(len(head) for head in codec._heads[1:])
+        self._beam = min(max(_MOST_COSTS // max(count * later, 1), _BEAMS[0]), _BEAMS[1])
         self._indices = np.empty((count, each, len(codec._used)), np.uint16)
         self._errors = np.empty((count, each), np.float32)
         self._done = np.zeros(count, bool)
@@ -414,14 +417,14 @@ class ChosenCodes:
         def block(part: slice) -> None:
             mine = rows[part]
             x = torch.from_numpy(self._targets[mine].astype(np.float32))
-            errors, codes = (found.numpy() for found in search.best(x @ basis, each))
+            errors, codes = (found.numpy() for found in search.best(x @ basis, each, self._beam))
             count = errors.shape[1]  # of tiny codebooks fewer: the best is repeated
             for out, found in ((self._errors, errors), (self._indices, codes)):
                 out[mine, :count] = found
                 out[mine, count:] = found[:, :1]
 
         with steady_products():
-            spread_rows(block, len(rows), ENCODE_ROWS)
+            spread_rows(block, len(rows), ENCODE_ROWS * _BEAM // self._beam)
         self._done[rows] = True
 
     def _decoded(self, indices: np.ndarray) -> np.ndarray:

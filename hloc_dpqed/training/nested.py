@@ -151,13 +151,20 @@ class Search:
         """The codes of (B, L) rows: (B, M) int64."""
         return self.best(x, 1)[1][:, 0]
 
-    def best(self, x: torch.Tensor, keep: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def best(
+        self, x: torch.Tensor, keep: int, beam: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The ``keep`` nearest codes found for (B, L) rows, or as many as there are.
+
+        Args:
+            x: the rows.
+            keep: codes of each.
+            beam: another one for these rows.
 
         Returns:
             (B, c) squared errors less the rows' squared lengths, increasing, and (B, c, M) int64.
         """
-        rows = len(x)
+        rows, beam = len(x), beam or self.beam
         residual, one = x[:, None], torch.ones(rows, 1, 1)
         cost = torch.zeros(rows, 1)
         codes = torch.zeros(rows, 1, 0, dtype=torch.int64)
@@ -165,7 +172,7 @@ class Search:
             size, last = len(book), m == len(self.books) - 1
             state = torch.cat([residual, one.expand(-1, codes.shape[1], -1), cost[..., None]], 2)
             total = (state.flatten(0, 1) @ table).view(rows, -1)
-            cost, rank = least(total, min(keep if last else self.beam, total.shape[1]))
+            cost, rank = least(total, min(keep if last else beam, total.shape[1]))
             parent = torch.div(rank, size, rounding_mode="floor")
             index = (rank - parent * size)[..., None]
             before = codes.gather(1, parent[..., None].expand(-1, -1, m))
