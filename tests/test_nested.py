@@ -169,6 +169,7 @@ def test_a_wide_beam_finds_the_best_code():
     x = torch.randn(5, 4)
     found = Search(books, 64)(x)
     assert found.shape == (5, 3)
+    assert (Search(books, 1).best(x, 1, beam=64)[1][:, 0] == found).all()
     for row, code in zip(x, found, strict=True):
         sums = {
             c: float(sum(book[i] for book, i in zip(books, c, strict=True)).sub(row).norm())

@@ -30,7 +30,8 @@ _DECODE_ROWS = 64
 _MOST_GAIN = 1000  # per cent
 _VISITS, _RATE = 10, 0.02  # of the sharpening of targets
 _MOST_OPTIONS, _OPTIONS = 3 << 17, (8, 64)  # codes that a map's points choose from: in all, of each
-_MOST_COSTS, _BEAMS = 850_000_000, (_BEAM, 32)  # of a map's search behind the first book; its beams
+_MOST_COSTS, _BEAMS = 520_000_000, (5, _BEAM, 32)  # of that search behind the first book; its beams
+_BEAM_OPTIONS = 6  # a beam for so many options, where the map is large
 
 
 class NestedCodec(Codec):
@@ -360,8 +361,10 @@ class ChosenCodes:
         self._targets = target_descriptors(observations)
         count = observations.num_points
         each = min(max(_MOST_OPTIONS // max(count, 1), _OPTIONS[0]), _OPTIONS[1])
+        # Maps of few points have time to look wider, and gain by it (docs/codecs.md).
         later = sum(len(head) for head in codec._heads[1:])
-        self._beam = min(max(_MOST_COSTS // max(count * later, 1), _BEAMS[0]), _BEAMS[1])
+        least = min(max(each // _BEAM_OPTIONS, _BEAMS[0]), _BEAMS[1])
+        self._beam = min(max(_MOST_COSTS // max(count * later, 1), least), _BEAMS[2])
         self._indices = np.empty((count, each, len(codec._used)), np.uint16)
         self._errors = np.empty((count, each), np.float32)
         self._done = np.zeros(count, bool)
