@@ -13,7 +13,7 @@ from hloc_dpqed.codecs.file import codec_hash
 from hloc_dpqed.codecs.nested import NestedCodec
 from hloc_dpqed.errors import InputError
 from hloc_dpqed.scene.reference import normalise_rows
-from hloc_dpqed.training.nested import Search, least, refit_codebooks
+from hloc_dpqed.training.nested import Search, least, refit_codebooks, split_centroids
 from hloc_dpqed.training.tree import used_bits
 
 
@@ -35,8 +35,16 @@ def test_used_bits():
     assert used_bits(bits, 1) == [8]
 
 
-def test_decoding_is_the_documented_sum(codec, observations):
+@pytest.fixture(scope="module")
+def gained(observations):
+    bits, gains = [7, 6, 6, 5, 8], [100, 150, 160, 200, 80]
+    return fit_codec("nested", observations, 4, seed=1, bits=bits, gains=gains)
+
+
+@pytest.mark.parametrize("which", ["codec", "gained"])
+def test_decoding_is_the_documented_sum(which, observations, request):
     """By hand, from the stored arrays alone, as docs/format.md has it."""
+    codec = request.getfixturevalue(which)
     codes = codec.encode(observations.descriptors[:20].astype(np.float32))
     arrays, bits = codec.tensors(), codec.config()["bits"]
     for size in (1, 2, 3, 4):
@@ -65,6 +73,59 @@ def test_longer_codes_are_nearer(codec, observations):
         assert part.code_size == size and part.whole().code_size == 4
         near.append(float((part.decode(part.encode(x)) * x).sum(1).mean()))
     assert near == sorted(near)
+
+
+def test_gains_change_what_is_decoded_and_not_the_codes(codec, gained, observations):
+    """But for a few codes whose errors are about the same, as entries are rounded."""
+    x = observations.descriptors.astype(np.float32)
+    for size in (1, 2, 4):
+        plain, larger = codec.head(size), gained.head(size)
+        assert (plain.encode(x) == larger.encode(x)).all(1).mean() > 0.99
+    codes = codec.encode(x)
+    assert np.abs(codec.decode(codes) - gained.decode(codes)).max() > 0.05
+    assert gained.config()["gains"] == gained.head(2).gains == [100, 150, 160, 200, 80]
+    assert "gains" not in codec.config() and codec_hash(codec) != codec_hash(gained)
+
+
+def test_wrong_gains_are_refused(gained, observations):
+    for gains in ([100] * 4, [100, 150, 160, 200, 0], [1.5] * 5, [1001] * 5, "100", [True] * 5):
+        with pytest.raises(InputError, match="expected 5 integers of 1 to 1000, per cent"):
+            fit_codec("nested", observations, 4, bits=[7, 6, 6, 5, 8], gains=gains)
+        with pytest.raises(InputError, match="expected 5 integers of 1 to 1000, per cent"):
+            NestedCodec.from_tensors(gained.tensors(), gained.config() | {"gains": gains})
+
+
+def test_a_codec_grows(gained, observations):
+    """Larger codebooks from smaller ones are nearer to what they are fitted on."""
+    x = observations.descriptors.astype(np.float32)
+    grown = gained.refitted(observations, [8, 8, 8, 8], rounds=1)
+    again = gained.refitted(observations, [8, 8, 8, 8], rounds=1)
+    assert codec_hash(grown) == codec_hash(again) and grown.gains is None
+    assert grown.bits == [8, 8, 8, 8] and (grown.basis == gained.basis).all()
+
+    def error(of):
+        return ((of.decode(of.encode(x)) - x) ** 2).sum(1).mean()
+
+    plain = gained.refitted(observations, gained.bits, rounds=1)
+    assert error(grown.head(2)) < 0.9 * error(plain.head(2))
+    for bits in ([8, 8], [6, 6, 6, 6, 8], [8] * 6, [7, 6, 6, 6, 8]):
+        if bits == [8, 8]:
+            assert gained.refitted(observations, bits, rounds=0).code_size == 2
+            continue
+        with pytest.raises(InputError, match="cannot be reached"):
+            gained.refitted(observations, bits)
+
+
+def test_split_centroids_are_two_means():
+    rng = torch.Generator().manual_seed(0)
+    places = torch.tensor([[0.0, 0], [1, 0], [10, 0], [10, 1]])
+    x = places.repeat(100, 1) + 0.01 * torch.randn(400, 2, generator=rng)
+    book = torch.tensor([[0.4, 0], [9, 0], [50, 50]])
+    found = split_centroids(x, book, 0)
+    assert found.shape == (6, 2)
+    for pair, two in ((found[:2], places[:2]), (found[2:4], places[2:])):
+        assert torch.cdist(pair, two).min(0)[0].max() < 0.1
+    assert (found[4:] == book[2]).all()  # no row is near
 
 
 def test_a_smaller_first_axis_is_less_of_what_is_decoded():
@@ -108,6 +169,7 @@ def test_a_wide_beam_finds_the_best_code():
     x = torch.randn(5, 4)
     found = Search(books, 64)(x)
     assert found.shape == (5, 3)
+    assert (Search(books, 1).best(x, 1, beam=64)[1][:, 0] == found).all()
     for row, code in zip(x, found, strict=True):
         sums = {
             c: float(sum(book[i] for book, i in zip(books, c, strict=True)).sub(row).norm())

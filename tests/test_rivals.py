@@ -13,6 +13,7 @@ from hloc_dpqed.codecs.shipped import shipped_codec
 from hloc_dpqed.compression.conf import CompressConf
 from hloc_dpqed.compression.engine import Compressor
 from hloc_dpqed.io.model import read_observations, read_reference
+from hloc_dpqed.scene.reference import Observations
 from hloc_dpqed.training.rivals import best_options
 
 
@@ -179,3 +180,17 @@ def test_budgets_are_kept_where_chosen_codes_take_more(fountain, monkeypatch):
     )
     compressed, data = compressor.fit_budget(9_000, "total")
     assert 6_000 < len(data) <= 9_000 and compressed.num_points > 100
+
+
+@pytest.mark.parametrize("points, size, beam", [(1600, 4, 32), (5508, 8, 8), (12_553, 4, 5)])
+def test_maps_of_few_points_look_wider(points, size, beam):
+    observations = Observations(
+        np.eye(1, 256, dtype=np.float16).repeat(points, 0),
+        np.ones(points, np.float32),
+        np.zeros((points, 2), np.float32),
+        np.arange(points, dtype=np.int32),
+        np.zeros(points, np.int32),
+        points,
+    )
+    codec = shipped_codec("superpoint-2").head(size)
+    assert ChosenCodes(codec, observations)._beam == beam

@@ -72,6 +72,19 @@ def test_the_highest_number_is_the_extractors(tmp_path):
     assert found["a"].name == "a-10.0033.safetensors" and set(found) == {"a", "a-1", "a-2", "a-10"}
 
 
+def test_superpoints_newest_weighs_its_codebooks():
+    """The codes are those of the centroids as they were fitted, the descriptors are not."""
+    newest = shipped_codecs()["superpoint"]
+    assert newest == shipped_codecs()["superpoint-2"]
+    codec = shipped_codec("superpoint")
+    assert codec.gains == codec_made(newest)["options"]["gains"] == [100, 150, 160, 170, 180]
+    indices = np.arange(200, dtype=np.uint16)[:, None] * 80
+    descriptors = shipped_codec("superpoint-1").head(2).decode(indices.view(np.uint8))
+    check("superpoint", descriptors)
+    found = codec._search.books[1] * 1.5
+    np.testing.assert_allclose(found.numpy(), codec.books[1], atol=1e-6)
+
+
 def test_unknown_names_are_told_what_there_is():
     with pytest.raises(InputError, match="no codec 'nothing' comes with the package, there are"):
         shipped_codec("nothing")

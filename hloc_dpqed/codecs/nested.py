@@ -27,8 +27,11 @@ _BEAM = 8
 _BASIS_ROWS = 65_536
 _LATENT_ROWS = 1 << 16
 _DECODE_ROWS = 64
+_MOST_GAIN = 1000  # per cent
 _VISITS, _RATE = 10, 0.02  # of the sharpening of targets
 _MOST_OPTIONS, _OPTIONS = 3 << 17, (8, 64)  # codes that a map's points choose from: in all, of each
+_MOST_COSTS, _BEAMS = 520_000_000, (5, _BEAM, 32)  # of that search behind the first book; its beams
+_BEAM_OPTIONS = 6  # a beam for so many options, where the map is large
 
 
 class NestedCodec(Codec):
@@ -41,6 +44,9 @@ class NestedCodec(Codec):
         books: float32 arrays (2^b, L), one for each index of a whole code.
         basis: (D, L) float32.
         bits: b of each.
+        gains: per cent that each codebook is larger than what codes are searched with. Ours: what
+            the first centroid says is common to many descriptors and what the others add tells them
+            apart, so that it is matched better where it counts more. What is decoded needs no gain.
     """
 
     name = "nested"
@@ -53,8 +59,9 @@ class NestedCodec(Codec):
         bits: list[int],
         code_size: int,
         arrays: dict[str, np.ndarray],
+        gains: list[int] | None = None,
     ):
-        self.books, self.basis, self.bits = books, basis, bits
+        self.books, self.basis, self.bits, self.gains = books, basis, bits, gains
         self.dim, self.code_size = len(basis), code_size
         self._arrays = arrays
         self._used = used_bits(bits, code_size)
@@ -81,7 +88,7 @@ class NestedCodec(Codec):
             )
         if code_size == self.code_size:
             return self
-        return NestedCodec(self.books, self.basis, self.bits, code_size, self._arrays)
+        return NestedCodec(self.books, self.basis, self.bits, code_size, self._arrays, self.gains)
 
     def whole(self) -> "NestedCodec":
         return self.head(sum(self.bits) // 8)
@@ -103,6 +110,7 @@ class NestedCodec(Codec):
         rounds: int = 1,
         rounds_rows: int = 131_072,
         beam: int = 4,
+        gains: list[int] | None = None,
     ) -> "NestedCodec":
         """Residual k-means on the observations, put in order, then fitted to its own codes.
 
@@ -119,6 +127,7 @@ class NestedCodec(Codec):
             rounds: in each, ``rounds_rows`` observations are encoded by beam search, and each
                 codebook in turn is set to what is best for their codes (``refit_codebooks``).
             beam: of the encodings in these.
+            gains: see ``NestedCodec``; by default none.
         """
         if len(observations) == 0:
             raise InputError("the map has no observation to fit a codec on")
@@ -128,6 +137,7 @@ class NestedCodec(Codec):
                 f"codec nested: bits {bits}, expected indices of 1 to {MAX_BITS} bits that make "
                 f"{code_bytes} bytes"
             )
+        _check_gains(gains, bits)
         if not 0 < first_axis <= 1:
             raise InputError(f"codec nested: first_axis {first_axis}, expected 0 to 1, not 0")
         # Here, so that a map is read and decoded without torch.
@@ -149,11 +159,78 @@ class NestedCodec(Codec):
             beam=beam,
             progress=progress,
         )
+        return cls._of(basis, books, bits, gains)
+
+    def refitted(
+        self,
+        observations: Observations,
+        bits: list[int],
+        *,
+        seed: int = 0,
+        max_rows: int = 1 << 20,
+        rounds: int = 1,
+        rounds_rows: int = 1 << 20,
+        beam: int = 4,
+        gains: list[int] | None = None,
+        progress: bool = False,
+    ) -> "NestedCodec":
+        """A codec of larger codebooks, fitted from this one on more observations.
+
+        Its basis is that of this codec.
+
+        Args:
+            observations: (N, D).
+            bits: of each index, none less than here; no more of them than here.
+            seed, max_rows, rounds, rounds_rows, beam, gains: see ``fit``.
+            progress: show progress bars.
+
+        Raises:
+            InputError: such bits cannot be reached from this codec's.
+        """
+        grows = len(bits) <= len(self.bits) and sum(bits) % 8 == 0
+        if not grows or not all(a <= b <= MAX_BITS for a, b in zip(self.bits, bits, strict=False)):
+            raise InputError(f"codec nested: bits {bits} cannot be reached from {self.bits}")
+        _check_gains(gains, bits)
+        from ..threads import single_threaded
+        from ..training.nested import more_codebooks
+
+        rows = np.random.default_rng(seed).permutation(len(observations))[:max_rows]
+        with single_threaded():
+            books = more_codebooks(
+                project(observations.descriptors[rows], self.basis),
+                self._searched(self.books),
+                bits,
+                seed,
+                rounds=rounds,
+                rounds_rows=rounds_rows,
+                beam=beam,
+                progress=progress,
+            )
+        return self._of(self.basis, books, bits, gains)
+
+    @classmethod
+    def _of(
+        cls,
+        basis: np.ndarray,
+        books: list[np.ndarray],
+        bits: list[int],
+        gains: list[int] | None,
+    ) -> "NestedCodec":
+        """As it will be when stored, from codebooks without gains."""
         arrays = entries_to_arrays("basis", basis, "float16")
         for m, book in enumerate(books):
-            arrays |= entries_to_arrays(f"book{m}", book[tree_order(book)], "int8")
-        config = {"dim": observations.dim, "code_size": code_bytes, "bits": bits}
-        return cls.from_tensors(arrays, config)
+            gain = np.float32(100 if gains is None else gains[m]) / np.float32(100)
+            arrays |= entries_to_arrays(f"book{m}", gain * book[tree_order(book)], "int8")
+        config = {"dim": len(basis), "code_size": sum(bits) // 8, "bits": list(bits)}
+        return cls.from_tensors(arrays, config if gains is None else config | {"gains": gains})
+
+    def _searched(self, books: list[np.ndarray]) -> list[np.ndarray]:
+        """Codebooks, or the first of them, without their gains."""
+        if self.gains is None:
+            return books
+        return [
+            book * np.float32(100 / gain) for book, gain in zip(books, self.gains, strict=False)
+        ]
 
     @functools.cached_property
     def _search(self):
@@ -162,7 +239,7 @@ class NestedCodec(Codec):
 
         from ..training.nested import Search
 
-        return Search([torch.from_numpy(head) for head in self._heads], _BEAM)
+        return Search([torch.from_numpy(head) for head in self._searched(self._heads)], _BEAM)
 
     def encode(self, descriptors: np.ndarray) -> np.ndarray:
         import torch
@@ -222,7 +299,8 @@ class NestedCodec(Codec):
         return dict(self._arrays)
 
     def config(self) -> dict[str, Any]:
-        return {**super().config(), "bits": list(self.bits)}
+        gains = {} if self.gains is None else {"gains": list(self.gains)}
+        return {**super().config(), "bits": list(self.bits), **gains}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray], config: dict[str, Any]) -> "NestedCodec":
@@ -237,6 +315,8 @@ class NestedCodec(Codec):
             or sum(bits) % 8
         ):
             raise InputError("the codec's settings are not those of nested")
+        gains = config.get("gains")
+        _check_gains(gains, bits)
         known = {"basis", "basis_scale"}
         basis = entries_from_arrays("basis", tensors, 2)
         books = []
@@ -252,7 +332,18 @@ class NestedCodec(Codec):
             )
         if len(basis) != config.get("dim"):
             raise InputError("the codec's basis is missing or has a wrong shape")
-        return cls(books, basis, bits, code_size, dict(tensors))
+        return cls(books, basis, bits, code_size, dict(tensors), gains)
+
+
+def _check_gains(gains: Any, bits: list[int]) -> None:
+    if gains is None:
+        return
+    per_cent = isinstance(gains, list) and len(gains) == len(bits)
+    if not per_cent or not all(type(g) is int and 1 <= g <= _MOST_GAIN for g in gains):
+        raise InputError(
+            f"codec nested: gains {gains}, expected {len(bits)} integers of 1 to {_MOST_GAIN}, per "
+            "cent"
+        )
 
 
 class ChosenCodes:
@@ -270,6 +361,10 @@ class ChosenCodes:
         self._targets = target_descriptors(observations)
         count = observations.num_points
         each = min(max(_MOST_OPTIONS // max(count, 1), _OPTIONS[0]), _OPTIONS[1])
+        # Maps of few points have time to look wider, and gain by it (docs/codecs.md).
+        later = sum(len(head) for head in codec._heads[1:])
+        least = min(max(each // _BEAM_OPTIONS, _BEAMS[0]), _BEAMS[1])
+        self._beam = min(max(_MOST_COSTS // max(count * later, 1), least), _BEAMS[2])
         self._indices = np.empty((count, each, len(codec._used)), np.uint16)
         self._errors = np.empty((count, each), np.float32)
         self._done = np.zeros(count, bool)
@@ -325,14 +420,14 @@ class ChosenCodes:
         def block(part: slice) -> None:
             mine = rows[part]
             x = torch.from_numpy(self._targets[mine].astype(np.float32))
-            errors, codes = (found.numpy() for found in search.best(x @ basis, each))
+            errors, codes = (found.numpy() for found in search.best(x @ basis, each, self._beam))
             count = errors.shape[1]  # of tiny codebooks fewer: the best is repeated
             for out, found in ((self._errors, errors), (self._indices, codes)):
                 out[mine, :count] = found
                 out[mine, count:] = found[:, :1]
 
         with steady_products():
-            spread_rows(block, len(rows), ENCODE_ROWS)
+            spread_rows(block, len(rows), ENCODE_ROWS * _BEAM // self._beam)
         self._done[rows] = True
 
     def _decoded(self, indices: np.ndarray) -> np.ndarray:

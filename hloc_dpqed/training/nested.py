@@ -12,6 +12,8 @@ from .kmeans import kmeans
 ENCODE_ROWS = 32  # rows in one beam search: its costs stay in the cache
 _GROUP = 64  # costs whose least is looked at first, at most
 _PRIOR = 2.0  # rows' worth of trust in a centroid as it was
+_SPLITS = 8  # iterations of 2-means
+_NEAREST = 512  # rows at a time
 
 
 def fit_codebooks(
@@ -39,6 +41,84 @@ def fit_codebooks(
     """
     books = residual_start(x, bits, seed, rows_per_centroid, progress)
     some = torch.from_numpy(x[:rounds_rows])
+    return [book.numpy() for book in _rounds(some, books, rounds, beam, progress)]
+
+
+def more_codebooks(
+    x: np.ndarray,
+    start: Sequence[np.ndarray],
+    bits: list[int],
+    seed: int,
+    *,
+    rounds: int,
+    rounds_rows: int,
+    beam: int,
+    progress: bool = False,
+) -> list[np.ndarray]:
+    """Codebooks from those of another codec: each is split to its size, then as ``fit_codebooks``.
+
+    In a fraction of the time of k-means, and what the other codec has seen is not lost.
+
+    Args:
+        x: (N, L) float32.
+        start: (2^b, L) for each of ``bits``, b no larger than there.
+        bits: of each index.
+        seed: of the rows that centroids are split along.
+        rounds, rounds_rows, beam, progress: as of ``fit_codebooks``.
+
+    Returns:
+        (2^b, L) float32 for each of ``bits``.
+    """
+    residual = torch.from_numpy(np.array(x, np.float32))
+    books = []
+    for m, b in enumerate(tqdm(bits, desc="split", disable=not progress)):
+        book = torch.from_numpy(np.array(start[m], np.float32))
+        while len(book) < 1 << b:
+            book = split_centroids(residual, book, seed + m)
+        index = _nearest(residual, book)
+        books.append(_means(residual, index, book, _PRIOR))
+        residual -= books[-1][index]
+    some = torch.from_numpy(x[:rounds_rows])
+    return [book.numpy() for book in _rounds(some, books, rounds, beam, progress)]
+
+
+def split_centroids(x: torch.Tensor, book: torch.Tensor, seed: int) -> torch.Tensor:
+    """Two centroids for each: 2-means of the rows nearest to it. (N, L), (K, L) to (2 K, L).
+
+    Source: Linde, Buzo, Gray, IEEE Trans. Communications 1980, split along a random row.
+    """
+    count = len(book)
+    index = _nearest(x, book)
+    book = _means(x, index, book, 1)
+    mixed = np.random.default_rng(seed).permutation(len(x))
+    found, first = np.unique(index.numpy()[mixed], return_index=True)
+    away = torch.zeros_like(book)  # where no row is, the two are the same
+    away[found] = (x[mixed[first]] - book[found]) / 2
+    halves = torch.stack([book - away, book + away], 1)
+    for _ in range(_SPLITS):
+        first, second = ((x - half[index]).square_().sum(1) for half in halves.unbind(1))
+        child = 2 * index + (first > second)
+        halves = _means(x, child, halves.flatten(0, 1), 1).unflatten(0, (count, 2))
+    return halves.flatten(0, 1)
+
+
+def _nearest(x: torch.Tensor, book: torch.Tensor) -> torch.Tensor:
+    norms = book.square().sum(1)
+    parts = [torch.addmm(norms, part, book.T, alpha=-2).argmin(1) for part in x.split(_NEAREST)]
+    return torch.cat(parts)
+
+
+def _means(x: torch.Tensor, index: torch.Tensor, book: torch.Tensor, prior: float) -> torch.Tensor:
+    """Means of the rows of each centroid and of ``prior`` times the centroid as it was."""
+    sums = torch.zeros_like(book).index_add_(0, index, x)
+    counts = torch.bincount(index, minlength=len(book))[:, None]
+    return (sums + prior * book) / (counts + prior)
+
+
+def _rounds(
+    some: torch.Tensor, books: list[torch.Tensor], rounds: int, beam: int, progress: bool
+) -> list[torch.Tensor]:
+    """Rounds of encoding and ``refit_codebooks``."""
     for _ in range(rounds):
         search = Search(books, beam)
         parts = [
@@ -46,7 +126,7 @@ def fit_codebooks(
             for part in tqdm(some.split(ENCODE_ROWS), desc="refit", disable=not progress)
         ]
         books = refit_codebooks(some, torch.cat(parts), books)
-    return [book.numpy() for book in books]
+    return books
 
 
 class Search:
@@ -71,13 +151,20 @@ class Search:
         """The codes of (B, L) rows: (B, M) int64."""
         return self.best(x, 1)[1][:, 0]
 
-    def best(self, x: torch.Tensor, keep: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def best(
+        self, x: torch.Tensor, keep: int, beam: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The ``keep`` nearest codes found for (B, L) rows, or as many as there are.
+
+        Args:
+            x: the rows.
+            keep: codes of each.
+            beam: another one for these rows.
 
         Returns:
             (B, c) squared errors less the rows' squared lengths, increasing, and (B, c, M) int64.
         """
-        rows = len(x)
+        rows, beam = len(x), beam or self.beam
         residual, one = x[:, None], torch.ones(rows, 1, 1)
         cost = torch.zeros(rows, 1)
         codes = torch.zeros(rows, 1, 0, dtype=torch.int64)
@@ -85,7 +172,7 @@ class Search:
             size, last = len(book), m == len(self.books) - 1
             state = torch.cat([residual, one.expand(-1, codes.shape[1], -1), cost[..., None]], 2)
             total = (state.flatten(0, 1) @ table).view(rows, -1)
-            cost, rank = least(total, min(keep if last else self.beam, total.shape[1]))
+            cost, rank = least(total, min(keep if last else beam, total.shape[1]))
             parent = torch.div(rank, size, rounding_mode="floor")
             index = (rank - parent * size)[..., None]
             before = codes.gather(1, parent[..., None].expand(-1, -1, m))
