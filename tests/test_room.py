@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from synthetic import make_scene
 
@@ -9,6 +10,7 @@ from hloc_dpqed.compression.conf import CompressConf
 from hloc_dpqed.compression.engine import Compressor
 from hloc_dpqed.io.features import FeatureFile
 from hloc_dpqed.io.model import read_observations, read_reference
+from hloc_dpqed.mapfile import read_map, with_stored_xyz, write_map
 from hloc_dpqed.planning.plans import Plan
 from hloc_dpqed.planning.room import Room
 from hloc_dpqed.planning.trials import Outcome, Trials
@@ -71,5 +73,43 @@ def test_a_search_tries_as_many_codes_as_fit(scene, arrays, monkeypatch, budget)
     best = trials.search(start, lambda plan: [], budget, "total")[0].plan
     assert tried[:2] == start and tried[2:] == [best]
     assert best.codes_per_point == trials.room.most_codes(best, budget, "total") > 1
-    # Where all observations have codes of their own there is nothing left to save.
-    assert (best.xyz_pixels == 0.25) == (budget > 1_000_000)
+
+
+def test_finer_coordinates_are_tried_with_the_codes_that_they_leave_room_for(
+    scene, arrays, monkeypatch
+):
+    tried: list[Plan] = []
+
+    def run(self, plan, budget, scope):
+        tried.append(plan)
+        return Outcome(plan, self.held.reference.num_points, 0.0, [], 1, plan.codes_per_point)
+
+    monkeypatch.setattr(Trials, "run", run)
+    with FeatureFile(scene.features) as file:
+        trials = Trials(*arrays, CompressConf("random"), file.read)
+    start = [replace(PLAN, shared=True, xyz_pixels=1.0)]
+    trials.search(start, lambda plan: [replace(plan, xyz_pixels=0.25)], 30_000, "total")
+    coarse, fine = tried[1:]
+    assert fine.xyz_pixels == 0.25 < coarse.xyz_pixels
+    assert 1 < fine.codes_per_point < coarse.codes_per_point
+
+
+def test_trials_localize_in_coordinates_of_the_file(scene, arrays, monkeypatch, tmp_path):
+    seen = {}
+
+    def measure(self, plan, compressed, size):
+        seen["map"] = compressed
+        return Outcome(plan, 1, 0.0, [], size)
+
+    monkeypatch.setattr(Trials, "measure", measure)
+    with FeatureFile(scene.features) as file:
+        trials = Trials(*arrays, CompressConf("random"), file.read)
+    trials.run(replace(PLAN, xyz_pixels=0.5), 30_000, "total")
+    held = trials.held
+    conf = PLAN.conf(CompressConf("random", xyz_pixels=0.5), 30_000)
+    whole = Compressor(held.reference, held.observations, conf).compress(held.reference.num_points)
+    write_map(tmp_path / "map", whole, xyz_pixels=0.5)
+    stored = read_map(tmp_path / "map").xyz
+    np.testing.assert_array_equal(with_stored_xyz(whole, 0.5).xyz, stored)
+    assert np.isin(seen["map"].xyz, stored).all()
+    assert not np.isin(whole.xyz, stored).any(0).all()

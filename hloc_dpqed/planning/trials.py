@@ -16,11 +16,12 @@ from ..compression.source import SharedCodec
 from ..errors import InputError
 from ..io.features import ImageFeatures
 from ..logger import logger
+from ..mapfile import with_stored_xyz
 from ..maps.compressed import CompressedMap
 from ..scene.appearances import AppearanceTrees
 from ..scene.reference import Observations, ReferenceMap
 from .holdout import HoldOut
-from .plans import FRUGAL_LEVELS, FRUGAL_PIXELS, Plan
+from .plans import Plan
 from .pseudo_queries import (
     DEFAULT_MATCHER,
     TrialMatcher,
@@ -170,6 +171,7 @@ class Trials:
             **given,
         )
         compressed, data = compressor.fit_budget(budget, scope, slack=PLAN_SLACK)
+        compressed = with_stored_xyz(compressed, conf.xyz_pixels)  # what coarse ones cost counts
         books = int(plan.codec_part * budget)
         whole = 0 if scope == "codes" else books + round((len(data) - books) / self.share)
         return replace(self.measure(plan, compressed, len(data)), whole_bytes=whole)
@@ -232,7 +234,10 @@ class Trials:
                         seen.add(best.plan.codec)
                         waiting = [
                             p
-                            for p in neighbours(best.plan)
+                            for p in (
+                                self._finer(near, best.plan, budget, scope)
+                                for near in neighbours(best.plan)
+                            )
                             if p not in tried
                             and self._open(p)
                             and not self._leaves_more(p, best)
@@ -255,22 +260,27 @@ class Trials:
 
     def _with_more_codes(self, start: Sequence[Plan], budget: int, scope: str) -> list[Plan]:
         """Of each codec that may have several codes a point the plan of the longest, with as many
-        as fit; where not each observation has one, coarser coordinates pay for more."""
+        as fit."""
         longest: dict[str, Plan] = {}
         for plan in start:
-            several = plan.codec_part or plan.shared
-            if several and plan.code_bytes > longest.get(plan.codec, plan).code_bytes - 1:
+            known = longest.get(plan.codec)
+            if (plan.codec_part or plan.shared) and (
+                known is None or plan.code_bytes > known.code_bytes
+            ):
                 longest[plan.codec] = plan
-        found = []
-        for plan in longest.values():
-            most = self.room.most_codes(plan, budget, scope)
-            if LEAST_CODES <= most < self.room.all_codes:
-                plan = replace(plan, xyz_pixels=FRUGAL_PIXELS, score_levels=FRUGAL_LEVELS)
-                most = self.room.most_codes(plan, budget, scope)
-            plan = replace(plan, codes_per_point=most)
-            if most >= LEAST_CODES and self._open(plan):
-                found.append(plan)
-        return found
+        several = [
+            replace(plan, codes_per_point=self.room.most_codes(plan, budget, scope))
+            for plan in longest.values()
+        ]
+        return [p for p in several if p.codes_per_point >= LEAST_CODES and self._open(p)]
+
+    def _finer(self, plan: Plan, best: Plan, budget: int, scope: str) -> Plan:
+        """The plan; where finer coordinates leave room for fewer codes than the best has, with as
+        many as fit."""
+        if plan.codes_per_point == 1 or plan.xyz_pixels >= best.xyz_pixels:
+            return plan
+        most = self.room.most_codes(plan, budget, scope)
+        return replace(plan, codes_per_point=min(plan.codes_per_point, most))
 
     def _drops_more(self, plan: Plan, best: Outcome, budget: int, scope: str) -> bool:
         """Whether the plan would spend on further codes of a point, or on precision of points with
