@@ -178,6 +178,10 @@ def test_expected_error_is_what_noise_gives():
     assert np.mean(expected) == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=0.2)
     nothing = expected_error(np.zeros((0, 3)), np.zeros((0, 2)), query, 100.0)
     assert nothing == pytest.approx(100 * np.sqrt(3))
+    # Matches that are less exact than the others are no loss.
+    exact_half = exact + np.where(np.arange(60)[:, None] < 30, 0.1, 3.0)
+    half = expected_error(xyz[:30], exact_half[:30], query, 100.0)
+    assert expected_error(xyz, exact_half, query, 100.0) < half
 
 
 def test_scene_extent_is_the_diagonal_of_the_centres():
