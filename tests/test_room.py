@@ -104,8 +104,9 @@ def test_trials_localize_in_coordinates_of_the_file(scene, arrays, monkeypatch, 
     monkeypatch.setattr(Trials, "measure", measure)
     with FeatureFile(scene.features) as file:
         trials = Trials(*arrays, CompressConf("random"), file.read)
-    trials.run(replace(PLAN, xyz_pixels=0.5), 30_000, "total")
     held = trials.held
+    outcome = trials.run(replace(PLAN, xyz_pixels=0.5), 30_000, "total")
+    assert outcome.num_points == held.reference.num_points
     conf = PLAN.conf(CompressConf("random", xyz_pixels=0.5), 30_000)
     whole = Compressor(held.reference, held.observations, conf).compress(held.reference.num_points)
     write_map(tmp_path / "map", whole, xyz_pixels=0.5)

@@ -171,10 +171,12 @@ class Trials:
             **given,
         )
         compressed, data = compressor.fit_budget(budget, scope, slack=PLAN_SLACK)
-        compressed = with_stored_xyz(compressed, conf.xyz_pixels)  # what coarse ones cost counts
+        # What coarse coordinates cost counts. They make one place of a few points.
+        stored = with_stored_xyz(compressed, conf.xyz_pixels)
         books = int(plan.codec_part * budget)
         whole = 0 if scope == "codes" else books + round((len(data) - books) / self.share)
-        return replace(self.measure(plan, compressed, len(data)), whole_bytes=whole)
+        outcome = self.measure(plan, stored, len(data))
+        return replace(outcome, num_points=compressed.num_places, whole_bytes=whole)
 
     def measure(self, plan: Plan, compressed: CompressedMap, size: int) -> Outcome:
         """Localize the pseudo-queries in a map of the held-out scene."""
