@@ -370,7 +370,11 @@ def file_cell(problem: Problem, cells: Cells, one_in: float, args) -> dict:
         compressed = read_map(path)
     found = measure(compressed, queries, args.ransac_seeds)
     sizes = {"total_bytes": len(data), "input_bytes": size, "codec": conf.codec}
-    sizes |= {"code_bytes": conf.code_bytes, "codes": compressed.num_points}
+    sizes |= {
+        "code_bytes": conf.code_bytes,
+        "codes": compressed.num_points,
+        "xyz_pixels": conf.xyz_pixels,
+    }
     return cells.add(
         cell_of(queries, found, points=compressed.num_places, of=reference.num_points, **sizes),
         *words,

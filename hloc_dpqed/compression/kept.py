@@ -15,7 +15,7 @@ from ..codecs import Codec
 from ..codecs.sign import SignCodec
 from ..mapfile import canonical_map, to_bytes
 from ..maps.compressed import CompressedMap
-from ..scene.appearances import Appearances, split_points
+from ..scene.appearances import Appearances, AppearanceTrees
 from ..scene.reference import Observations, ReferenceMap, mean_scores
 from ..selection import ORDERS, SelectionProblem, select_points, selection_order
 from ..training.sharpen import sharpened_descriptors
@@ -195,9 +195,10 @@ def keep_points(
     codec: Callable[[], Codec] | None = None,
     progress: bool = False,
     given: Codec | None = None,
+    trees: AppearanceTrees | None = None,
 ) -> KeptPoints:
     """The selections of ``conf``; ``codec`` is that of ``SelectionProblem``, ``given`` what it
-    gives where nothing is fitted."""
+    gives where nothing is fitted, ``trees`` those of the map where they are grown already."""
 
     nested = conf.selector in ORDERS and "min_per_image" not in conf.selector_options
     chosen = selection_order if nested else select_points
@@ -212,5 +213,6 @@ def keep_points(
     problem = SelectionProblem.from_reference(reference, observations, codec)
     split = None
     if conf.codes_per_point > 1:
-        split = split_points(reference, problem.observations or observations, conf.codes_per_point)
+        trees = trees or AppearanceTrees(reference, problem.observations or observations)
+        split = trees.split(conf.codes_per_point)
     return KeptPoints(problem, reference, split, select, nested, conf.xyz_pixels, conf.score_levels)

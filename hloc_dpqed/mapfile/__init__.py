@@ -7,6 +7,7 @@ from .format import (
     read_map,
     section_bytes,
     to_bytes,
+    with_stored_xyz,
     write_map,
 )
 from .points import XYZ_PIXELS, canonical_order
@@ -20,5 +21,6 @@ __all__ = [
     "read_map",
     "section_bytes",
     "to_bytes",
+    "with_stored_xyz",
     "write_map",
 ]

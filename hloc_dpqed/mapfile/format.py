@@ -168,6 +168,12 @@ def canonical_map(
     )
 
 
+def with_stored_xyz(compressed: CompressedMap, xyz_pixels: float = XYZ_PIXELS) -> CompressedMap:
+    """The map with its points where its file, written with ``xyz_pixels``, has them."""
+    grid = choose_grid(compressed, None, xyz_pixels)
+    return replace(compressed, xyz=grid.coordinates(grid.cells(compressed.xyz)))
+
+
 def renumber(visibility: Visibility, new_row: np.ndarray) -> Visibility:
     """The matrix with column ``j`` moved to ``new_row[j]``, a permutation."""
     base = max(visibility.num_points, 1)

@@ -61,7 +61,7 @@ def plan_compression(
             f"{START_SIZES[0]} bytes of codes (one point)"
         )
     best = plans[0]
-    if reference.num_images >= MIN_IMAGES and len(plans) > 1:
+    if reference.num_images >= MIN_IMAGES and (len(plans) > 1 or scope == "total"):
         with open_features(source.features) as file:
             trials = Trials(
                 reference,

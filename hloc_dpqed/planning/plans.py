@@ -12,8 +12,8 @@ from ..mapfile import SCORE_LEVELS, XYZ_PIXELS
 T = TypeVar("T")
 
 CODE_SIZES = (2, 3, 4, 6, 8)
-CODES_PER_POINT = (1.0, 1.2, 1.4, 2.0, 3.0)  # more than one where the budget holds all points
-MANY_CODES = (1.4, 2.0, 3.0)  # to begin with, where the budget holds all points with so many
+# More than one where the budget holds all points; beside these, as many as fit.
+CODES_PER_POINT = (1.0, 1.2, 1.4, 2.0, 3.0, 4.0, 6.0, 10.0)
 CODEC_PARTS = (0.1, 0.2, 0.3, 0.45, 0.6)  # of the file, for codebooks and decoder
 PCA_SIZES = (8, 12, 16, 24, 32)  # bytes of a code of ``pca``, two dimensions each
 START_SIZES, START_PART = (2, 4, 8), 0.3  # where the search begins; two of these sizes
@@ -90,8 +90,7 @@ def candidate_plans(dim: int, num_points: int, budget: int, scope: str) -> list[
     largest = CODE_SIZES[-1]
     if num_points * (largest + 8) <= 0.5 * budget:
         plan = Plan("drqed", largest, codec_part=RICH_PART)
-        room = int((1 - RICH_PART) * budget)
-        return [plan, *_with_more_codes(plan, num_points, room), *simple]
+        return [plan, *simple]
     frugal: dict[str, Any] = {"xyz_pixels": FRUGAL_PIXELS, "score_levels": FRUGAL_LEVELS}
     sizes = START_SIZES[:2]
     if num_points * (sizes[1] + OTHER_BYTES) <= (1 - START_PART) * budget:  # all fit
@@ -100,15 +99,6 @@ def candidate_plans(dim: int, num_points: int, budget: int, scope: str) -> list[
     if dim >= 32:
         simple.append(Plan("pca", 16, {"bits": 4}, code_targets="sharpened"))
     return plans + [replace(plan, **frugal) for plan in simple]
-
-
-def _with_more_codes(plan: Plan, num_points: int, budget: int) -> list[Plan]:
-    """The plan with several codes a point, as many as fit."""
-    return [
-        replace(plan, codes_per_point=codes)
-        for codes in MANY_CODES
-        if num_points * codes * (plan.code_bytes + OTHER_BYTES) <= budget
-    ]
 
 
 def shared_plans(codec: Codec, num_points: int, budget: int, scope: str) -> list[Plan]:
@@ -125,8 +115,7 @@ def shared_plans(codec: Codec, num_points: int, budget: int, scope: str) -> list
     if scope == "codes":
         return [Plan(codec.name, size, shared=True) for size in sorted(sizes) if size <= budget]
     if num_points * (longest + 8) <= 0.5 * budget:  # all fit, with nothing to save
-        rich = Plan(codec.name, longest, shared=True)
-        return [rich, *_with_more_codes(rich, num_points, budget)]
+        return [Plan(codec.name, longest, shared=True)]
     if num_points * (longest + OTHER_BYTES) <= budget:  # all fit
         sizes = {max(sizes), longest}
     plan = Plan(codec.name, longest, {}, 0.0, FRUGAL_PIXELS, FRUGAL_LEVELS, shared=True)
@@ -154,7 +143,9 @@ def neighbour_plans(plan: Plan) -> list[Plan]:
     for size in adjacent(sizes.get(plan.codec, ()), plan.code_bytes):
         near.append(replace(plan, code_bytes=size))
     if plan.codec_part or plan.shared:
-        for codes in reversed(adjacent(CODES_PER_POINT, plan.codes_per_point)):
+        fewer = [codes for codes in CODES_PER_POINT if codes < plan.codes_per_point]
+        more = [codes for codes in CODES_PER_POINT if codes > plan.codes_per_point]
+        for codes in more[:1] + fewer[-1:]:
             near.append(replace(plan, codes_per_point=codes))
     if plan.xyz_pixels == FRUGAL_PIXELS:
         near.append(replace(plan, xyz_pixels=XYZ_PIXELS, score_levels=SCORE_LEVELS))

@@ -20,7 +20,7 @@ from .holdout import HeldOutImage, HoldOut, hold_out
 
 RANSAC_PX = 4.0
 RANSAC_SEEDS = 3  # of each pseudo-query
-NOISE_PX, NOISE_WEIGHT = 1.5, 4  # of a keypoint before any match, and for how many it counts
+NOISE_PX, NOISE_FREEDOM = 1.0, 4  # of a keypoint along an axis, and how little sure that is
 LOST = 10  # times the expected error: such a pose is a failure, no chance
 MIN_IMAGES = 4  # of a map that images are held out of
 MAX_PSEUDO_QUERIES = 16
@@ -148,8 +148,10 @@ def expected_error(
     """Standard deviation of the camera's centre that correct matches leave, in map units.
 
     Source: ours; least squares around the true pose, with a weak prior (0.1 radians and the
-    scene's extent) and the noise that the matches show. A few pseudo-queries tell plans apart by
-    it where the errors of single poses are too noisy.
+    scene's extent) and the noise that each match shows: the weights of a t distribution (Lange,
+    Little and Taylor, JASA 1989). With one noise for all, matches that are less exact than the
+    others would count as a loss. A few pseudo-queries tell plans apart by it where the errors of
+    single poses are too noisy.
 
     Args:
         xyz: (n, 3) matched points.
@@ -157,11 +159,11 @@ def expected_error(
     """
     pose, camera = query.cam_from_world, query.camera
     local = xyz @ pose[:, :3].T + pose[:, 3]
-    residuals = np.zeros((0, 2))
+    squares = np.zeros(0)
     if len(local):
         residuals = np.asarray(camera.img_from_cam(local), np.float64) - keypoints
-    squares = float((residuals**2).sum()) + 2 * NOISE_WEIGHT * NOISE_PX**2
-    noise = squares / (2 * (len(local) + NOISE_WEIGHT))
+        squares = (residuals**2).sum(1)
+    noise = (NOISE_FREEDOM * NOISE_PX**2 + squares) / (NOISE_FREEDOM + 2)
     depth = local[:, 2:]
     x, y = (local[:, :2] / depth).T
     zero, one = np.zeros_like(x), np.ones_like(x)
@@ -170,9 +172,10 @@ def expected_error(
     by_shift *= focal / depth[:, :, None]
     # A turn w moves a point by w x local: the derivative by w of v . (w x local) is local x v.
     by_turn = np.cross(local[:, None], by_shift)
-    jacobian = np.concatenate([by_turn, by_shift], 2).reshape(-1, 6)
+    jacobian = np.concatenate([by_turn, by_shift], 2)
+    jacobian = (jacobian / np.sqrt(noise)[:, None, None]).reshape(-1, 6)
     prior = np.diag([1 / 0.1**2] * 3 + [1 / (extent or 1.0) ** 2] * 3)
-    covariance = np.linalg.inv(jacobian.T @ jacobian / noise + prior)
+    covariance = np.linalg.inv(jacobian.T @ jacobian + prior)
     return float(np.sqrt(np.trace(covariance[3:, 3:])))
 
 

@@ -16,7 +16,9 @@ from ..compression.source import SharedCodec
 from ..errors import InputError
 from ..io.features import ImageFeatures
 from ..logger import logger
+from ..mapfile import with_stored_xyz
 from ..maps.compressed import CompressedMap
+from ..scene.appearances import AppearanceTrees
 from ..scene.reference import Observations, ReferenceMap
 from .holdout import HoldOut
 from .plans import Plan
@@ -28,11 +30,12 @@ from .pseudo_queries import (
     mean_log_error,
     scene_extent,
 )
+from .room import Room
 
 MAX_PLANS = 12  # that are fitted for one budget
 TRIAL_STEPS = 150  # of a trial's training: enough to tell plans apart
 SEEN_BYTES = 4  # of the shared code that the selection of all its plans is made for
-ROW_BYTES = 2  # of a further code of a point beside it, about: the images that see it
+LEAST_CODES = 1.2  # of a point, on average, to begin with
 LEVEL = 0.03  # difference of scores that few held-out images cannot tell from none
 PLAN_SLACK = 0.01  # of the budget, that filling it for a trial may leave
 
@@ -117,6 +120,8 @@ class Trials:
         self.conf, self.work, self.matcher, self.shared = conf, work, matcher, shared
         self.share = self.held.reference.num_points / reference.num_points
         self.extent = scene_extent(self.held.reference.cam_from_world)
+        self.room = Room(reference, observations, conf)
+        self._trees = AppearanceTrees(self.held.reference, self.held.observations)
         self._by_codes: dict[tuple[bool, float], KeptPoints] = {}
 
     def kept(self, conf: CompressConf) -> KeptPoints:
@@ -138,6 +143,7 @@ class Trials:
                 own,
                 None if codec is None else lambda: codec,
                 given=codec,
+                trees=self._trees,
             )
         return self._by_codes[key].at(conf.xyz_pixels, conf.score_levels)
 
@@ -165,9 +171,12 @@ class Trials:
             **given,
         )
         compressed, data = compressor.fit_budget(budget, scope, slack=PLAN_SLACK)
+        # What coarse coordinates cost counts. They make one place of a few points.
+        stored = with_stored_xyz(compressed, conf.xyz_pixels)
         books = int(plan.codec_part * budget)
         whole = 0 if scope == "codes" else books + round((len(data) - books) / self.share)
-        return replace(self.measure(plan, compressed, len(data)), whole_bytes=whole)
+        outcome = self.measure(plan, stored, len(data))
+        return replace(outcome, num_points=compressed.num_places, whole_bytes=whole)
 
     def measure(self, plan: Plan, compressed: CompressedMap, size: int) -> Outcome:
         """Localize the pseudo-queries in a map of the held-out scene."""
@@ -187,7 +196,8 @@ class Trials:
     ) -> list[Outcome]:
         """Try plans from ``start`` on to the neighbours of the best: outcomes, the best first.
 
-        Each codec is climbed to its own best plan, the better ones first.
+        Each codec is climbed to its own best plan, the better ones first. Where the budget holds
+        all points with several codes, it is one of the plans to start from to have as many as fit.
 
         Args:
             neighbours: of a plan, the likelier ones first.
@@ -201,6 +211,7 @@ class Trials:
         refused: list[InputError] = []
         tried: list[Plan] = []
         start = [plan for plan in start if self._open(plan)]
+        start += self._with_more_codes(start, budget, scope)
         waiting = list(start)
         with tqdm(desc="Planning", disable=not self.work.progress) as bar:
             while waiting and len(tried) < max(most, len(start)):
@@ -225,7 +236,10 @@ class Trials:
                         seen.add(best.plan.codec)
                         waiting = [
                             p
-                            for p in neighbours(best.plan)
+                            for p in (
+                                self._finer(near, best.plan, budget, scope)
+                                for near in neighbours(best.plan)
+                            )
                             if p not in tried
                             and self._open(p)
                             and not self._leaves_more(p, best)
@@ -246,17 +260,41 @@ class Trials:
         settled = self.conf.granularity != "point" or self.conf.codes_per_point > 1
         return not settled or plan.codes_per_point == 1
 
+    def _with_more_codes(self, start: Sequence[Plan], budget: int, scope: str) -> list[Plan]:
+        """Of each codec that may have several codes a point the plan of the longest, with as many
+        as fit."""
+        longest: dict[str, Plan] = {}
+        for plan in start:
+            known = longest.get(plan.codec)
+            if (plan.codec_part or plan.shared) and (
+                known is None or plan.code_bytes > known.code_bytes
+            ):
+                longest[plan.codec] = plan
+        several = [
+            replace(plan, codes_per_point=self.room.most_codes(plan, budget, scope))
+            for plan in longest.values()
+        ]
+        return [p for p in several if p.codes_per_point >= LEAST_CODES and self._open(p)]
+
+    def _finer(self, plan: Plan, best: Plan, budget: int, scope: str) -> Plan:
+        """The plan; where finer coordinates leave room for fewer codes than the best has, with as
+        many as fit."""
+        if plan.codes_per_point == 1 or plan.xyz_pixels >= best.xyz_pixels:
+            return plan
+        most = self.room.most_codes(plan, budget, scope)
+        return replace(plan, codes_per_point=min(plan.codes_per_point, most))
+
     def _drops_more(self, plan: Plan, best: Outcome, budget: int, scope: str) -> bool:
         """Whether the plan would spend on further codes of a point, or on precision of points with
         shared codes, what points need that are left out, here or in the whole map."""
         missing = best.num_points < self.held.reference.num_points
         if missing and plan.shared and plan.xyz_pixels < best.plan.xyz_pixels:
             return True
-        further = (plan.codes_per_point - best.plan.codes_per_point) * best.num_points
-        if further <= 0:
+        if plan.codes_per_point == 1:
             return False
-        added = further * (plan.code_bytes + ROW_BYTES) / self.share
-        return missing or (scope == "total" and best.whole_bytes + added > budget)
+        if missing and plan.codes_per_point > best.plan.codes_per_point:
+            return True
+        return plan.codes_per_point > self.room.most_codes(plan, budget, scope)
 
     def _leaves_more(self, plan: Plan, best: Outcome) -> bool:
         """Whether the plan would only leave more of a budget that holds all points already."""

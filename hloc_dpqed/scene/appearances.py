@@ -7,6 +7,7 @@ point's coordinates. A map file holds rows as it holds points, and matches are t
 ``CompressedMap.place_of_point``).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,35 +39,62 @@ class Appearances:
 def split_points(
     reference: ReferenceMap, observations: Observations, codes_per_point: float
 ) -> Appearances:
-    """Divide each point's observations into appearances.
+    """Divide each point's observations into appearances, see ``AppearanceTrees.split``."""
+    return AppearanceTrees(reference, observations).split(codes_per_point)
 
-    Ward's clusters of the descriptors of each point, cut at one height for all of the map: a
-    further code goes where it takes most of the squared error.
+
+class AppearanceTrees:
+    """Ward's trees of the descriptors of each point, for several numbers of codes.
 
     Args:
-        codes_per_point: rows for each point, on average over the map, at least 1. There are fewer
-            where tracks are too short.
+        reference, observations: the map.
     """
-    from scipy.cluster.hierarchy import fcluster, linkage  # whoever only reads maps needs none
 
-    points, order, ends = _tracks(observations)
-    extra = round((codes_per_point - 1) * observations.num_points)
-    descriptors = observations.descriptors
-    trees = {}
-    heights = [np.zeros(0)]
-    for point, first, end in zip(points, np.r_[0, ends[:-1]], ends, strict=True):
-        if end - first > 1 and extra > 0:
-            tree = linkage(descriptors[order[first:end]].astype(np.float64), "ward")
-            trees[point] = tree
-            heights.append(tree[:, 2])
-    merges = np.sort(np.concatenate(heights))[::-1]
-    cut = merges[extra] if extra < len(merges) else -1.0
-    label = np.ones(len(observations), np.int64)
-    for point, first, end in zip(points, np.r_[0, ends[:-1]], ends, strict=True):
-        tree = trees.get(point)
-        if tree is not None and tree[-1, 2] > cut:
-            label[order[first:end]] = fcluster(tree, cut, "distance")
-    return divided_points(reference, observations, label)
+    def __init__(self, reference: ReferenceMap, observations: Observations):
+        self.reference, self.observations = reference, observations
+        self._points, self._order, self._ends = _tracks(observations)
+        self._trees: dict[int, np.ndarray] | None = None
+
+    def split(self, codes_per_point: float) -> Appearances:
+        """Divide each point's observations into appearances.
+
+        All trees are cut at one height: a further code goes where it takes most of the squared
+        error.
+
+        Args:
+            codes_per_point: rows for each point, on average over the map, at least 1. There are
+                fewer where tracks are too short.
+        """
+        from scipy.cluster.hierarchy import fcluster  # whoever only reads maps needs none
+
+        extra = round((codes_per_point - 1) * self.observations.num_points)
+        trees = self._grown() if extra > 0 else {}
+        merges = np.sort(np.concatenate([np.zeros(0), *(tree[:, 2] for tree in trees.values())]))
+        cut = merges[-1 - extra] if extra < len(merges) else -1.0
+        label = np.ones(len(self.observations), np.int64)
+        for point, rows in self._rows():
+            tree = trees.get(point)
+            if tree is not None and tree[-1, 2] > cut:
+                label[rows] = fcluster(tree, cut, "distance")
+        return divided_points(self.reference, self.observations, label)
+
+    def _rows(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Points and their observations."""
+        starts = np.r_[0, self._ends[:-1]]
+        for point, first, end in zip(self._points, starts, self._ends, strict=True):
+            yield int(point), self._order[first:end]
+
+    def _grown(self) -> dict[int, np.ndarray]:
+        from scipy.cluster.hierarchy import linkage
+
+        if self._trees is None:
+            descriptors = self.observations.descriptors
+            self._trees = {
+                point: linkage(descriptors[rows].astype(np.float64), "ward")
+                for point, rows in self._rows()
+                if len(rows) > 1
+            }
+        return self._trees
 
 
 def _tracks(observations: Observations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
