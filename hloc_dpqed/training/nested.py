@@ -91,9 +91,9 @@ def split_centroids(x: torch.Tensor, book: torch.Tensor, seed: int) -> torch.Ten
     index = _nearest(x, book)
     book = _means(x, index, book, 1)
     mixed = np.random.default_rng(seed).permutation(len(x))
-    found, first = np.unique(index.numpy()[mixed], return_index=True)
+    found, at = np.unique(index.numpy()[mixed], return_index=True)
     away = torch.zeros_like(book)  # where no row is, the two are the same
-    away[found] = (x[mixed[first]] - book[found]) / 2
+    away[found] = (x[mixed[at]] - book[found]) / 2
     halves = torch.stack([book - away, book + away], 1)
     for _ in range(_SPLITS):
         first, second = ((x - half[index]).square_().sum(1) for half in halves.unbind(1))
