@@ -53,10 +53,10 @@ class Room:
         if scope == "total":
             allowed -= int((LEFT + plan.codec_part) * budget) + FIXED_BYTES
         low, high = round(1 / STEP), round(self.all_codes / STEP)
-        spare = allowed - self._bytes(plan, low, scope)
+        spare: float = allowed - self._bytes(plan, low, scope)
         if spare <= 0 or high <= low:
             return low
-        lacking = self._bytes(plan, high, scope) - allowed
+        lacking: float = self._bytes(plan, high, scope) - allowed
         if lacking <= 0:
             return high
         # The Illinois method: bytes grow less and less with the codes, and the secant alone would
