@@ -364,7 +364,8 @@ class ChosenCodes:
         # Maps of few points have time to look wider, and gain by it (docs/codecs.md).
         later = sum(len(head) for head in codec._heads[1:])
         least = min(max(each // _BEAM_OPTIONS, _BEAMS[0]), _BEAMS[1])
-        self._beam = min(max(_MOST_COSTS // max(count * later, 1), least), _BEAMS[2])
+        most = min(max(each // 2, least), _BEAMS[2])
+        self._beam = min(max(_MOST_COSTS // max(count * later, 1), least), most)
         self._indices = np.empty((count, each, len(codec._used)), np.uint16)
         self._errors = np.empty((count, each), np.float32)
         self._done = np.zeros(count, bool)
