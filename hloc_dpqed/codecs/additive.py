@@ -142,7 +142,7 @@ class AdditiveCodec(ArrayCodec):
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray], config: dict[str, Any]):
         bits, splits = cls.stored_bits(config), config.get("splits")
-        if not isinstance(splits, int) or splits < 1:
+        if type(splits) is not int or splits < 1:
             raise InputError(f"the codec's settings are not those of {cls.name}")
         return cls(dict(tensors), bits, splits)
 

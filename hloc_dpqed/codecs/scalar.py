@@ -185,9 +185,10 @@ class RaBitQCodec(Codec):
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray], config: dict[str, Any]) -> "RaBitQCodec":
-        if not isinstance(config.get("seed"), int):
+        seed = config.get("seed")
+        if type(seed) is not int or seed < 0:
             raise InputError("the codec's settings are not those of rabitq")
-        return cls(entries_from_arrays("mean", tensors, 1), config["seed"])
+        return cls(entries_from_arrays("mean", tensors, 1), seed)
 
 
 @steady_products()
