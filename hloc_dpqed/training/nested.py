@@ -40,8 +40,7 @@ def fit_codebooks(
         (2^b, L) float32 for each of ``bits``.
     """
     books = residual_start(x, bits, seed, rows_per_centroid, progress)
-    some = torch.from_numpy(x[:rounds_rows])
-    return [book.numpy() for book in _rounds(some, books, rounds, beam, progress)]
+    return _rounds(x[:rounds_rows], books, rounds, beam, progress)
 
 
 def more_codebooks(
@@ -78,8 +77,7 @@ def more_codebooks(
         index = _nearest(residual, book)
         books.append(_means(residual, index, book, _PRIOR))
         residual -= books[-1][index]
-    some = torch.from_numpy(x[:rounds_rows])
-    return [book.numpy() for book in _rounds(some, books, rounds, beam, progress)]
+    return _rounds(x[:rounds_rows], books, rounds, beam, progress)
 
 
 def split_centroids(x: torch.Tensor, book: torch.Tensor, seed: int) -> torch.Tensor:
@@ -116,9 +114,10 @@ def _means(x: torch.Tensor, index: torch.Tensor, book: torch.Tensor, prior: floa
 
 
 def _rounds(
-    some: torch.Tensor, books: list[torch.Tensor], rounds: int, beam: int, progress: bool
-) -> list[torch.Tensor]:
+    x: np.ndarray, books: list[torch.Tensor], rounds: int, beam: int, progress: bool
+) -> list[np.ndarray]:
     """Rounds of encoding and ``refit_codebooks``."""
+    some = torch.from_numpy(x)
     for _ in range(rounds):
         search = Search(books, beam)
         parts = [
@@ -126,7 +125,7 @@ def _rounds(
             for part in tqdm(some.split(ENCODE_ROWS), desc="refit", disable=not progress)
         ]
         books = refit_codebooks(some, torch.cat(parts), books)
-    return books
+    return [book.numpy() for book in books]
 
 
 class Search:
@@ -237,9 +236,7 @@ def refit_codebooks(
                     total += new[j][codes[:, j]]
                 if j >= m:
                     wanted += x - total
-            sums = torch.zeros_like(new[m]).index_add_(0, index, wanted / (levels - m))
-            counts = torch.bincount(index, minlength=len(new[m]))[:, None]
-            new[m] = (sums + _PRIOR * books[m]) / (counts + _PRIOR)
+            new[m] = _means(wanted / (levels - m), index, books[m], _PRIOR)
     return new
 
 
