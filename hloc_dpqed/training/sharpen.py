@@ -7,7 +7,7 @@ the queries' descriptors stay as they are.
 """
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,16 +18,33 @@ from ..scene.reference import Observations, mean_descriptors
 from ..threads import single_threaded
 from .batches import Tracks, same_places
 
-TEMPERATURE = 0.03  # of the softmax, as drqed trains
-PULL = 4.0  # weight of the squared distance to the mean: at 2 precision falls
-RATE = 0.01  # of the first step, with cosine decay to zero
-BATCH = 1024
-# Of maps whose points have several codes: there an image sees the code of its own appearance only,
-# and it pays to go after harder observations, for some precision.
-APPEARANCES_TEMPERATURE, APPEARANCES_PULL = 0.05, 1.0
-VISITS = 30  # of each point, on average
 STEPS = 4096  # at most, but for LEAST_VISITS
 LEAST_VISITS = 8
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How far targets are sharpened, and in which steps.
+
+    Attributes:
+        temperature: of the softmax; the higher, the more matches, of a lower precision.
+        pull: weight of the squared distance to the mean.
+        visits: of each point, on average, where the steps are not too many.
+        rate: of the first step, with cosine decay to zero.
+        batch: points of a step.
+    """
+
+    temperature: float
+    pull: float
+    visits: int
+    rate: float
+    batch: int
+
+
+ONE_CODE = Descent(0.04, 2.0, 30, 0.04, 1024)
+# Of maps whose points have several codes: there an image sees the code of its own appearance only,
+# and it pays to go after harder observations, for some precision.
+SEVERAL_CODES = Descent(0.06, 0.25, 60, 0.03, 1024)
 
 
 def sharpened_descriptors(
@@ -35,8 +52,8 @@ def sharpened_descriptors(
     seed: int = 0,
     progress: bool = False,
     *,
-    visits: int = VISITS,
-    rate: float = RATE,
+    one: Descent = ONE_CODE,
+    several: Descent = SEVERAL_CODES,
 ) -> np.ndarray:
     """One descriptor for each point, apart from those that it is confused with.
 
@@ -52,26 +69,24 @@ def sharpened_descriptors(
         observations: (N, D) descriptors, L2-normalised.
         seed: of the batches.
         progress: show a progress bar.
-        visits: of each point, on average, where the steps are not too many.
-        rate: of the first step.
+        one: where each point has one code.
+        several: where some have more.
 
     Returns:
         (P, D) float16, L2-normalised; a point without observations has a zero row.
     """
     means = torch.from_numpy(mean_descriptors(observations))
     sharp = means.clone()
-    temperature, pull = TEMPERATURE, PULL
-    if observations.places is not None:
-        temperature, pull = APPEARANCES_TEMPERATURE, APPEARANCES_PULL
+    by = one if observations.places is None else several
     if len(observations):
         tracks = Tracks.from_observations(observations)
-        each = len(tracks.points) / BATCH
-        steps = math.ceil(max(min(visits * each, STEPS), LEAST_VISITS * each))
+        each = len(tracks.points) / by.batch
+        steps = math.ceil(max(min(by.visits * each, STEPS), LEAST_VISITS * each))
         # On one thread: sums in another order would end in other bytes.
         with single_threaded():
             for step in tqdm(range(steps), desc="sharpen", disable=not progress):
                 rng = np.random.default_rng((seed, step, 2))
-                drawn = tracks.draw_neighbours(rng, BATCH)
+                drawn = tracks.draw_neighbours(rng, by.batch)
                 rows = torch.from_numpy(tracks.points[drawn])
                 alike = same_places(observations, tracks.points[drawn])
                 seen = observations.descriptors[tracks.draw_observation(rng, drawn)]
@@ -79,11 +94,11 @@ def sharpened_descriptors(
                 gradient = contrastive_gradient(
                     torch.from_numpy(seen).float(),
                     keys,
-                    temperature,
+                    by.temperature,
                     None if alike is None else torch.from_numpy(alike),
-                ) + 2 * pull * (keys - means[rows])
+                ) + 2 * by.pull * (keys - means[rows])
                 gradient -= (gradient * keys).sum(1, keepdim=True) * keys
-                now = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+                now = by.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
                 sharp[rows] = F.normalize(keys - now * gradient, dim=1)
     return sharp.numpy().astype(np.float16)
 
