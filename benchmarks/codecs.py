@@ -207,13 +207,15 @@ def cells_of(args: argparse.Namespace, name: str, specs: list[str]) -> dict[str,
     loaded = None
     cells: dict[str, list[dict]] = {}
     which = args.queries if args.queries == "listed" else f"fold{args.fold}"
+    folder, _, features, _ = SCENES[name]
     for spec in specs:
+        # The newest codec that comes along is another one tomorrow.
+        known = shipped_with(DATA / folder / features).digest[:8] if SHIPPED in spec else ""
         for seed in range(1 if parse_spec(spec)[0] in ("none", "sq8", "sign") else args.seeds):
-            file = f"{name}_{which}_{spec}_{seed}_{args.ransac_seeds}.json".replace("/", "-")
+            file = f"{name}_{which}_{spec}{known}_{seed}_{args.ransac_seeds}.json".replace("/", "-")
             path = args.output / file.replace(":", "_")
             if not path.is_file():
                 loaded = loaded or problem(load_scene(name), args.queries, args.fold)
-                folder, _, features, _ = SCENES[name]
                 cell = run_cell(*loaded, spec, seed, args.ransac_seeds, DATA / folder / features)
                 write_text(path, json.dumps(cell))
             cells.setdefault(spec, []).append(json.loads(path.read_text()))
