@@ -9,7 +9,13 @@ import numpy as np
 from .choices import BUDGET_SCOPES, CODEC_TRAIN, GRANULARITIES, SHIPPED, TUNABLE
 from .codecs import HEADED, Codec, sharpens
 from .codecs.file import codec_made, read_codec
-from .codecs.shipped import SIMILARITY, check_described, shipped_codecs, shipped_for
+from .codecs.shipped import (
+    SIMILARITY,
+    check_described,
+    shipped_codecs,
+    shipped_for,
+    shipped_path,
+)
 from .compression.conf import CODEC_BYTES, CompressConf, Work
 from .compression.engine import Compressor
 from .compression.source import SharedCodec, Source
@@ -238,7 +244,7 @@ def _given_codec(
         raise InputError(f"--codec_file: excludes --codec {codec}")
     path = Path(codec_file)
     if not path.is_file():
-        path = shipped_codecs().get(str(codec_file), path)
+        path = shipped_path(str(codec_file))
     found = read_codec(path)
     if found.name in HEADED:
         return found.head(min(4, found.code_size) if code_bytes is None else code_bytes), path

@@ -41,16 +41,24 @@ def shipped_file(digest: str, folder: Path = PRETRAINED) -> Path | None:
     return None
 
 
-def shipped_codec(name: str, folder: Path = PRETRAINED) -> Codec:
-    """The codec ``name`` (an extractor, or an extractor and a number) in its longest codes.
+def shipped_path(name: str, folder: Path = PRETRAINED) -> Path:
+    """The file of the codec ``name`` (an extractor, or an extractor and a number).
 
     Raises:
         InputError: there is none of that name.
     """
     files = shipped_codecs(folder)
     if name not in files:
-        raise InputError(f"no codec {name!r} comes with the package, {_listed(files)}")
-    return read_codec(files[name])
+        raise InputError(
+            f"{name}: no such file, and no codec of that name comes with the package, "
+            f"{_listed(files)}"
+        )
+    return files[name]
+
+
+def shipped_codec(name: str, folder: Path = PRETRAINED) -> Codec:
+    """The codec ``name``, see ``shipped_path``, in its longest codes."""
+    return read_codec(shipped_path(name, folder))
 
 
 def shipped_for(extractor: str | None, where: Path, folder: Path = PRETRAINED) -> str:
