@@ -75,18 +75,24 @@ def test_the_highest_number_is_the_extractors(tmp_path):
 def test_superpoints_newest_weighs_its_codebooks():
     """The codes are those of the centroids as they were fitted, the descriptors are not."""
     newest = shipped_codecs()["superpoint"]
-    assert newest == shipped_codecs()["superpoint-2"]
+    assert newest == shipped_codecs()["superpoint-3"]
     codec = shipped_codec("superpoint")
-    assert codec.gains == codec_made(newest)["options"]["gains"] == [100, 150, 160, 170, 180]
+    assert (
+        codec.gains
+        == codec_made(newest)["options"]["gains"]
+        == [100, 130, 150, 160, 165, 170, 175, 180]
+    )
     indices = np.arange(200, dtype=np.uint16)[:, None] * 80
     descriptors = shipped_codec("superpoint-1").head(2).decode(indices.view(np.uint8))
     check("superpoint", descriptors)
-    found = codec._search.books[1] * 1.5
+    found = codec._search.books[1] * 1.3
     np.testing.assert_allclose(found.numpy(), codec.books[1], atol=1e-6)
 
 
 def test_unknown_names_are_told_what_there_is():
-    with pytest.raises(InputError, match="no codec 'nothing' comes with the package, there are"):
+    with pytest.raises(
+        InputError, match=r"nothing: no such file, and no codec .* there are aliked"
+    ):
         shipped_codec("nothing")
     with pytest.raises(InputError, match="does not tell the extractor"):
         shipped_for(None, PRETRAINED)
