@@ -9,7 +9,8 @@ selects points with hybrid, the peers with greedy k-cover; codecs are fitted on 
 kept. ``shipped`` is the codec that comes with the package, whose code size alone is planned: the
 planner takes the better of it and ours. Peers choose code size, indices of 4 or 8 bits and
 codebooks of float16, int8 or 4 bits. Each plan, map and measurement is kept in ``--output``; a
-second run does only what is missing.
+second run does only what is missing. Where another codec comes along since, ``--output`` must
+be a new folder.
 """
 
 import argparse

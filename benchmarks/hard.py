@@ -12,7 +12,8 @@ of the ten photos against the map of the nine others. Pseudo-queries are databas
 held out, and the hard photos made from them. RANSAC threshold 4 px; recall is the share of runs
 within 0.05 map units and 1 degree. Intervals are the bootstrap's, paired: hard photos of one photo
 are drawn together, since they share its view. Each cell is written to ``--output`` as it is
-measured; a second run measures only what is missing there. ``--markdown`` writes the tables to a
+measured; a second run measures only what is missing there. Where another codec comes along since,
+``--output`` must be a new folder. ``--markdown`` writes the tables to a
 file.
 """
 
